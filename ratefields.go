@@ -1,0 +1,157 @@
+package senderauth
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// RateFields chooses the fields in which a response to a charged request tells
+// the client about its limits.
+type RateFields uint8
+
+const (
+	// RateFieldsBoth sends both families.
+	RateFieldsBoth RateFields = iota
+	// RateFieldsX sends X-RateLimit-Limit (the burst), X-RateLimit-Remaining
+	// (whole tokens) and X-RateLimit-Reset (Unix seconds when the bucket is
+	// full again). With several limits they tell of the tightest, the one with
+	// the fewest whole tokens left.
+	RateFieldsX
+	// RateFieldsDraft sends RateLimit and RateLimit-Policy as
+	// draft-ietf-httpapi-ratelimit-headers-11 has them, one item for each
+	// limit: q is the burst, w the seconds that refill it, r the whole tokens
+	// left, t the seconds to the next one. A draft is not a standard: the form
+	// can change with it.
+	RateFieldsDraft
+	// RateFieldsNone sends neither. Retry-After is sent all the same.
+	RateFieldsNone
+)
+
+// A rate is what the fields tell of one bucket.
+type rate struct {
+	name    string // quoted
+	limit   Limit
+	balance Balance
+}
+
+// set writes the fields for rates, of which none is Unlimited, into h.
+//
+// All values are cut from one string and held by one array, each with its own
+// capacity: two allocations for five fields.
+func (f RateFields) set(h http.Header, rates []rate) {
+	if len(rates) == 0 || f == RateFieldsNone {
+		return
+	}
+	var buf [256]byte
+	var cut [5]int
+	b := buf[:0]
+	if f != RateFieldsDraft {
+		tightest := &rates[0]
+		for i := range rates {
+			r := &rates[i]
+			if r.balance.Remaining < tightest.balance.Remaining ||
+				r.balance.Remaining == tightest.balance.Remaining && r.balance.Refused && !tightest.balance.Refused {
+				tightest = r
+			}
+		}
+		b = strconv.AppendInt(b, int64(tightest.limit.burst()), 10)
+		cut[0] = len(b)
+		b = strconv.AppendInt(b, int64(tightest.balance.Remaining), 10)
+		cut[1] = len(b)
+		b = strconv.AppendInt(b, unixAfter(tightest.balance.ResetAfter), 10)
+	}
+	cut[2] = len(b)
+	if f != RateFieldsX {
+		for i := range rates {
+			b = rates[i].appendState(b, i > 0)
+		}
+		cut[3] = len(b)
+		for i := range rates {
+			b = rates[i].appendPolicy(b, i > 0)
+		}
+		cut[4] = len(b)
+	}
+	s := string(b)
+	v := [5]string{s[:cut[0]], s[cut[0]:cut[1]], s[cut[1]:cut[2]], s[cut[2]:max(cut[2], cut[3])], s[max(cut[2], cut[3]):]}
+	if f != RateFieldsDraft {
+		h["X-Ratelimit-Limit"] = v[0:1:1]
+		h["X-Ratelimit-Remaining"] = v[1:2:2]
+		h["X-Ratelimit-Reset"] = v[2:3:3]
+	}
+	if f != RateFieldsX {
+		h["Ratelimit"] = v[3:4:4]
+		h["Ratelimit-Policy"] = v[4:5:5]
+	}
+}
+
+// appendState appends the item of RateLimit.
+func (r *rate) appendState(b []byte, comma bool) []byte {
+	if comma {
+		b = append(b, ", "...)
+	}
+	b = append(b, r.name...)
+	b = append(b, ";r="...)
+	b = strconv.AppendInt(b, int64(r.balance.Remaining), 10)
+	if t := r.nextToken(); t > 0 {
+		b = append(b, ";t="...)
+		b = strconv.AppendInt(b, min(seconds(t), maxQuota), 10)
+	}
+	return b
+}
+
+// appendPolicy appends the item of RateLimit-Policy.
+func (r *rate) appendPolicy(b []byte, comma bool) []byte {
+	if comma {
+		b = append(b, ", "...)
+	}
+	b = append(b, r.name...)
+	b = append(b, ";q="...)
+	b = strconv.AppendInt(b, int64(r.limit.burst()), 10)
+	if r.limit != Blocked() {
+		b = append(b, ";w="...)
+		b = strconv.AppendInt(b, r.limit.window(), 10)
+	}
+	return b
+}
+
+// window is the whole seconds that fill an empty bucket, at least 1.
+func (l Limit) window() int64 {
+	w := (float64(l.burst()) / float64(l.Requests)) * l.Per.Seconds()
+	return min(max(ceil(w), 1), maxQuota)
+}
+
+// nextToken is how long until one more whole token is there; 0 where none is
+// to come. A full bucket is as many tokens away as it lacks: those behind the
+// next one take a known time.
+func (r *rate) nextToken() time.Duration {
+	if r.balance.RetryAfter > 0 {
+		return r.balance.RetryAfter
+	}
+	behind := r.limit.burst() - r.balance.Remaining - 1
+	if behind < 0 || r.balance.ResetAfter <= 0 {
+		return 0
+	}
+	t := r.balance.ResetAfter - time.Duration(float64(behind)*(float64(r.limit.Per)/float64(r.limit.Requests)))
+	return max(t, 1)
+}
+
+// unixAfter is the Unix time in d, in whole seconds, rounded up.
+func unixAfter(d time.Duration) int64 {
+	t := time.Now()
+	end := t.Unix() + int64(d/time.Second)
+	if rest := int64(t.Nanosecond()) + int64(d%time.Second); rest > 0 {
+		end += (rest + int64(time.Second) - 1) / int64(time.Second)
+	}
+	return end
+}
+
+// ceil rounds up a value that a float64 holds with an error far below a
+// millionth: 15.000000000000002 is 15.
+func ceil(x float64) int64 {
+	n := int64(x)
+	if x-float64(n) > 1e-6 {
+		n++
+	}
+	return n
+}
