@@ -523,9 +523,14 @@ func (g *root) authenticate(r *http.Request, d *decision) {
 	}
 }
 
-// absent reports a header that is not there, or is empty.
+// absent reports a header that is not there, or is empty in every line.
 func absent(values []string) bool {
-	return len(values) == 0 || len(values) == 1 && values[0] == ""
+	for _, v := range values {
+		if v != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // wellFormed calls Config.CheckKey. A panic in it would be logged by net/http
