@@ -399,7 +399,7 @@ func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (e *accept
 	}
 	// The entry that is kept for this is asked once more: the key may have
 	// expired or been forgotten meanwhile.
-	if e != nil && !isRefusal(err) && e.usable(c, time.Since(c.start)) {
+	if e != nil && isFailure(err) && e.usable(c, time.Since(c.start)) {
 		e.fail(time.Since(c.start))
 		return e, true, err
 	}
@@ -469,13 +469,13 @@ func (c *Cache) ask(ctx context.Context, s *cacheShard, d digest, cr Credentials
 		switch {
 		case err == nil:
 			return c.accept(s, d, sender, born), nil
-		case isRefusal(err):
-			c.reject(s, d, err, born, place)
-		default:
+		case isFailure(err):
 			c.failures.Add(1)
 			if behind != nil {
 				behind.fail(time.Since(c.start))
 			}
+		default:
+			c.reject(s, d, err, born, place)
 		}
 		return nil, err
 	})
@@ -494,10 +494,14 @@ func (c *Cache) acceptable(s *Sender, cr Credentials) error {
 
 var errOtherSender = &faultError{errors.New("senderauth: the validator returned another sender than the one in the request")}
 
-// isRefusal reports whether err says no to these credentials, and will again.
-func isRefusal(err error) bool {
+// isFailure reports whether err says nothing about the credentials: an outage,
+// a fault, or a problem of the server's.
+func isFailure(err error) bool {
 	var p *Problem
-	return (errors.Is(err, ErrInvalidKey) || errors.Is(err, ErrKeyMismatch) || errors.Is(err, ErrInvalidSender)) && !errors.As(err, &p)
+	if errors.As(err, &p) {
+		return p.status() >= 500
+	}
+	return !errors.Is(err, ErrInvalidKey) && !errors.Is(err, ErrKeyMismatch) && !errors.Is(err, ErrInvalidSender)
 }
 
 // accept remembers the sender, unless it was forgotten since its look-up
@@ -520,7 +524,8 @@ func (c *Cache) accept(s *cacheShard, d digest, sender Sender, born uint64) *acc
 	return e
 }
 
-// reject remembers the refusal, in the same way.
+// reject remembers the refusal, in the same way; one by a Problem only ends an
+// acceptance.
 func (c *Cache) reject(s *cacheShard, d digest, err error, born uint64, place uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -528,7 +533,8 @@ func (c *Cache) reject(s *cacheShard, d digest, err error, born uint64, place ui
 		return
 	}
 	s.accepted.Remove(d.index)
-	if c.rejected > 0 {
+	var p *Problem
+	if c.rejected > 0 && !errors.As(err, &p) {
 		until := time.Since(c.start) + c.rejected
 		s.rejected.Add(d.index, &rejection{tag: d.tag, err: err, until: until, born: born, place: place})
 	}

@@ -51,13 +51,13 @@ func (l Limit) validate() error {
 	}
 	var errs []error
 	if l.Requests < 1 || l.Requests > maxQuota {
-		errs = append(errs, fmt.Errorf("Requests %d is not in 1..%d", l.Requests, maxQuota))
+		errs = append(errs, fmt.Errorf("field Requests is %d, not in 1..%d", l.Requests, maxQuota))
 	}
 	if l.Per <= 0 {
-		errs = append(errs, fmt.Errorf("Per %v is not above 0", l.Per))
+		errs = append(errs, fmt.Errorf("field Per is %v, not above 0", l.Per))
 	}
 	if l.Burst < 0 || l.Burst > maxQuota {
-		errs = append(errs, fmt.Errorf("Burst %d is not in 0..%d", l.Burst, maxQuota))
+		errs = append(errs, fmt.Errorf("field Burst is %d, not in 0..%d", l.Burst, maxQuota))
 	}
 	return errors.Join(errs...)
 }

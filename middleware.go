@@ -235,9 +235,6 @@ func New(v Validator, cfg Config) (*Guard, error) {
 			report("Config.TrustedProxies[%d]: the prefix is not valid", i)
 		}
 	}
-	if len(cfg.TrustedProxies) > 0 && !cfg.RequireTLS {
-		report("Config.TrustedProxies is set without Config.RequireTLS, and would not be used")
-	}
 	if len(errs) > 0 {
 		slices.SortFunc(errs, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 		return nil, errors.Join(errs...)
@@ -383,13 +380,15 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	charges := h.guard.charges
-	var inner *admission
+	var inner *admission // what next gets; nil so far, or r as it is
 	if d.outcome == Admitted && h.guard.choose != nil {
-		if inner = outer; outer == nil {
+		seen := r
+		if outer == nil {
 			inner = g.admit(r, d.sender)
+			seen = &inner.request
 		}
 		var err error
-		if charges, err = g.charges(nil, h.guard.choose(&inner.request)); err != nil {
+		if charges, err = g.charges(nil, h.guard.choose(seen)); err != nil {
 			d.refuse(g.failed, err)
 		}
 	}
@@ -410,7 +409,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, &d)
 		return
 	}
-	if inner == nil || inner == outer {
+	if outer != nil && len(charges) == 0 {
+		h.next.ServeHTTP(w, r)
+		return
+	}
+	if inner == nil {
 		inner = g.admit(r, d.sender)
 	}
 	inner.charged = charges
@@ -424,7 +427,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *root) admit(r *http.Request, s *Sender) *admission {
 	a := &admission{Context: r.Context(), sender: s, root: g}
 	a.request = *r.WithContext(a)
-	if g.stripKey {
+	if g.stripKey && len(r.Header[g.keyHeader]) > 0 {
 		a.request.Header = r.Header.Clone()
 		delete(a.request.Header, g.keyHeader)
 	}
@@ -673,6 +676,10 @@ func (g *root) degrade(ctx context.Context, d *decision, err error) {
 
 // answer writes the refusal.
 func (g *root) answer(w http.ResponseWriter, r *http.Request, d *decision) {
+	if d.outcome != Limited {
+		// They would be those of a guard outside, and tell of quota on a 401.
+		dropRateFields(w.Header())
+	}
 	switch {
 	case d.outcome == Canceled:
 		// Nothing is written, and nothing must be: without this net/http would

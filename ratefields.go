@@ -83,6 +83,16 @@ func (f RateFields) set(h http.Header, rates []rate) {
 	}
 }
 
+// dropRateFields deletes what set has written.
+func dropRateFields(h http.Header) {
+	for name := range h {
+		switch name {
+		case "Ratelimit", "Ratelimit-Policy", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset":
+			delete(h, name)
+		}
+	}
+}
+
 // tightest is the rate with the fewest whole tokens left; of several the one
 // that refused.
 func tightest(rates []rate) *rate {
