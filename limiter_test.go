@@ -343,12 +343,8 @@ func FuzzLimit(f *testing.F) {
 				require.GreaterOrEqual(t, b.ResetAfter, time.Duration(0))
 				if exact {
 					require.Equal(t, whole, int64(b.Remaining))
-				} else if !b.Refused {
-					// Its own, lower level from here on.
-					level.SetInt64(min(whole, int64(b.Remaining)+1))
-					if level.Cmp(full) > 0 {
-						level.Set(full)
-					}
+				} else if above := new(big.Rat).SetInt64(int64(b.Remaining) + 1); level.Cmp(above) > 0 {
+					level = above // the limiter's own level is lower
 				}
 				switch {
 				case !b.Refused:
