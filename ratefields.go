@@ -150,8 +150,12 @@ func (r *rate) nextToken() time.Duration {
 	if behind < 0 || r.balance.ResetAfter <= 0 {
 		return 0
 	}
-	t := r.balance.ResetAfter - time.Duration(float64(behind)*(float64(r.limit.Per)/float64(r.limit.Requests)))
-	return max(t, 1)
+	one := float64(r.limit.Per) / float64(r.limit.Requests)
+	rest := float64(behind) * one
+	if rest >= float64(r.balance.ResetAfter) {
+		return max(time.Duration(one), 1) // ResetAfter is cut off at 292 years
+	}
+	return r.balance.ResetAfter - time.Duration(rest)
 }
 
 // unixAfter is the Unix time in d, in whole seconds, rounded up.
