@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -147,10 +148,22 @@ type refusal struct {
 	outcome Outcome
 }
 
-// A namedCharge is a charge of one token, with its name as the fields show it.
+// A namedCharge is a charge of one token, with what the fields show of it.
 type namedCharge struct {
 	Charge
-	quoted string
+	quoted string // the name
+	burst  string
+	policy string
+}
+
+func newNamedCharge(name string, l Limit) namedCharge {
+	quoted := quote(name)
+	return namedCharge{
+		Charge: Charge{Name: name, Limit: l, Cost: 1},
+		quoted: quoted,
+		burst:  strconv.Itoa(l.burst()),
+		policy: string(l.appendPolicy(nil, quoted)),
+	}
 }
 
 // New returns a guard that asks v whose a request is and charges the limit
@@ -191,8 +204,9 @@ func New(v Validator, cfg Config) (*Guard, error) {
 		}
 		if err := cfg.Limits[name].validate(); err != nil {
 			report("Config.Limits[%q]: %w", name, err)
+			continue
 		}
-		g.limits[name] = namedCharge{Charge{Name: name, Limit: cfg.Limits[name], Cost: 1}, quote(name)}
+		g.limits[name] = newNamedCharge(name, cfg.Limits[name])
 	}
 	if cfg.Limiter == nil {
 		g.limiter = NewMemoryLimiter(MemoryLimiterConfig{})
@@ -338,7 +352,8 @@ type handler struct {
 type decision struct {
 	outcome Outcome
 	err     error
-	sender  *Sender // nil: not authenticated
+	sender  *Sender     // nil: not authenticated
+	entry   *acceptance // of the cache, where the sender comes from there
 	cached  bool
 	limit   string        // that refused, or was charged first
 	retry   time.Duration // of Limited; negative: never
@@ -495,7 +510,9 @@ func (g *root) authenticate(r *http.Request, d *decision) {
 		} else {
 			of = g.cache.digest(cr)
 		}
-		d.sender, d.cached, d.err = g.cache.lookup(r.Context(), of, cr)
+		if d.entry, d.cached, d.err = g.cache.lookup(r.Context(), of, cr); d.entry != nil {
+			d.sender = &d.entry.sender
+		}
 	}
 	switch {
 	case d.sender == nil:
@@ -604,7 +621,11 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 	balances := balanceBuf[:0]
 	if g.memory != nil {
 		// Without the interface neither slice is on the heap.
-		balances = g.memory.take(balances, d.sender.ID, due)
+		var known *atomic.Pointer[account]
+		if d.entry != nil {
+			known = &d.entry.account
+		}
+		balances = g.memory.take(balances, d.sender.ID, due, known)
 	} else {
 		var err error
 		balances, err = g.limiter.Take(ctx, d.sender.ID, slices.Clone(due))
@@ -630,7 +651,7 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 			}
 		}
 		if due[i].Limit != Unlimited() {
-			rates = append(rates, rate{charges[i].quoted, due[i].Limit, balances[i]})
+			rates = append(rates, rate{&charges[i], due[i].Limit, balances[i]})
 		}
 	}
 	g.fields.set(h, rates)
@@ -702,18 +723,14 @@ func limitedDetail(retry time.Duration) string {
 // limited is Problem.compile for a 429, without the work of encoding a text
 // that needs none.
 func limited(retry time.Duration) answer {
+	const before, after = `{"status":429,"title":"Too Many Requests","detail":"`, `","type":"about:blank"}`
+	detail := limitedDetail(retry)
 	a := answer{status: http.StatusTooManyRequests}
+	a.body = make([]byte, 0, len(before)+len(detail)+len(after))
+	a.body = append(append(append(a.body, before...), detail...), after...)
+	a.length = strconv.Itoa(len(a.body))
 	if retry >= 0 {
 		a.retryAfter = strconv.FormatInt(seconds(retry), 10)
 	}
-	b := make([]byte, 0, 160)
-	b = append(b, `{"status":429,"title":"Too Many Requests","detail":"Rate limit exceeded.`...)
-	if retry >= 0 {
-		b = append(b, " Please retry after "...)
-		b = append(b, a.retryAfter...)
-		b = append(b, " seconds."...)
-	}
-	a.body = append(b, `","type":"about:blank"}`...)
-	a.length = strconv.Itoa(len(a.body))
 	return a
 }

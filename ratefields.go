@@ -30,50 +30,48 @@ const (
 
 // A rate is what the fields tell of one bucket.
 type rate struct {
-	name    string // quoted
-	limit   Limit
+	of      *namedCharge
+	limit   Limit // of the sender, if not that of the charge
 	balance Balance
 }
 
 // set writes the fields for rates, of which none is Unlimited, into h.
 //
-// All values are cut from one string and held by one array, each with its own
-// capacity: two allocations for five fields.
+// What changes is cut from one string, and all values are held by one array,
+// each with its own capacity: two allocations for five fields.
 func (f RateFields) set(h http.Header, rates []rate) {
 	if len(rates) == 0 || f == RateFieldsNone {
 		return
 	}
+	tight := tightest(rates)
 	var buf [256]byte
-	var cut [5]int
-	b := buf[:0]
+	b := strconv.AppendInt(buf[:0], int64(tight.balance.Remaining), 10)
+	remaining := len(b)
 	if f != RateFieldsDraft {
-		tightest := &rates[0]
-		for i := range rates {
-			r := &rates[i]
-			if r.balance.Remaining < tightest.balance.Remaining ||
-				r.balance.Remaining == tightest.balance.Remaining && r.balance.Refused && !tightest.balance.Refused {
-				tightest = r
-			}
-		}
-		b = strconv.AppendInt(b, int64(tightest.limit.burst()), 10)
-		cut[0] = len(b)
-		b = strconv.AppendInt(b, int64(tightest.balance.Remaining), 10)
-		cut[1] = len(b)
-		b = strconv.AppendInt(b, unixAfter(tightest.balance.ResetAfter), 10)
+		b = strconv.AppendInt(b, unixAfter(tight.balance.ResetAfter), 10)
 	}
-	cut[2] = len(b)
-	if f != RateFieldsX {
+	reset := len(b)
+	for i := range rates {
+		b = rates[i].appendState(b, i > 0)
+	}
+	state := len(b)
+	limit, policy := "", ""
+	if len(rates) == 1 && tight.limit == tight.of.Limit {
+		limit, policy = tight.of.burst, tight.of.policy
+	} else {
+		limit = strconv.Itoa(tight.limit.burst())
 		for i := range rates {
-			b = rates[i].appendState(b, i > 0)
+			if i > 0 {
+				b = append(b, ", "...)
+			}
+			b = rates[i].limit.appendPolicy(b, rates[i].of.quoted)
 		}
-		cut[3] = len(b)
-		for i := range rates {
-			b = rates[i].appendPolicy(b, i > 0)
-		}
-		cut[4] = len(b)
 	}
 	s := string(b)
-	v := [5]string{s[:cut[0]], s[cut[0]:cut[1]], s[cut[1]:cut[2]], s[cut[2]:max(cut[2], cut[3])], s[max(cut[2], cut[3]):]}
+	if policy == "" {
+		policy = s[state:]
+	}
+	v := [5]string{limit, s[:remaining], s[remaining:reset], s[reset:state], policy}
 	if f != RateFieldsDraft {
 		h["X-Ratelimit-Limit"] = v[0:1:1]
 		h["X-Ratelimit-Remaining"] = v[1:2:2]
@@ -85,12 +83,25 @@ func (f RateFields) set(h http.Header, rates []rate) {
 	}
 }
 
+// tightest is the rate with the fewest whole tokens left; of several the one
+// that refused.
+func tightest(rates []rate) *rate {
+	tight := &rates[0]
+	for i := range rates {
+		r, left := &rates[i].balance, rates[i].balance.Remaining-tight.balance.Remaining
+		if left < 0 || left == 0 && r.Refused && !tight.balance.Refused {
+			tight = &rates[i]
+		}
+	}
+	return tight
+}
+
 // appendState appends the item of RateLimit.
 func (r *rate) appendState(b []byte, comma bool) []byte {
 	if comma {
 		b = append(b, ", "...)
 	}
-	b = append(b, r.name...)
+	b = append(b, r.of.quoted...)
 	b = append(b, ";r="...)
 	b = strconv.AppendInt(b, int64(r.balance.Remaining), 10)
 	if t := r.nextToken(); t > 0 {
@@ -101,16 +112,13 @@ func (r *rate) appendState(b []byte, comma bool) []byte {
 }
 
 // appendPolicy appends the item of RateLimit-Policy.
-func (r *rate) appendPolicy(b []byte, comma bool) []byte {
-	if comma {
-		b = append(b, ", "...)
-	}
-	b = append(b, r.name...)
+func (l Limit) appendPolicy(b []byte, quoted string) []byte {
+	b = append(b, quoted...)
 	b = append(b, ";q="...)
-	b = strconv.AppendInt(b, int64(r.limit.burst()), 10)
-	if r.limit != Blocked() {
+	b = strconv.AppendInt(b, int64(l.burst()), 10)
+	if l != Blocked() {
 		b = append(b, ";w="...)
-		b = strconv.AppendInt(b, r.limit.window(), 10)
+		b = strconv.AppendInt(b, l.window(), 10)
 	}
 	return b
 }
