@@ -645,6 +645,9 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 	rates := rateBuf[:0]
 	for i := range due {
 		if b := &balances[i]; b.Refused {
+			if b.RetryAfter == 0 {
+				b.RetryAfter = 1 // a limiter's slip must not tell clients to come back at once
+			}
 			if d.outcome == Admitted {
 				d.outcome, d.limit, d.retry = Limited, due[i].Name, b.RetryAfter
 			}
