@@ -169,6 +169,9 @@ func TestUnmatchedIsRefusedFirstAndCharged(t *testing.T) {
 	s := serve(t, engine)
 
 	require.Equal(t, unauthorized, do(t, s, "GET", "/nope"))
+	head, _, _ := strings.Cut(unauthorized, "{")
+	require.Equal(t, head, do(t, s, "HEAD", "/nope"))
+	require.Equal(t, strings.Replace(head, "\n", "\nAllow: GET\n", 1), do(t, s, "HEAD", "/contacts"))
 	require.Equal(t, strings.Replace(unauthorized, "\n", "\nAllow: GET\n", 1), do(t, s, "PUT", "/contacts"), "gin sets Allow before any middleware")
 	require.Equal(t, `404
 Cache-Control: private

@@ -154,7 +154,7 @@ func observe(log *slog.Logger) func(context.Context, senderauth.Event) {
 		if !log.Enabled(ctx, level) {
 			return
 		}
-		attrs := []slog.Attr{slog.String("outcome", string(e.Outcome)), slog.Duration("elapsed", e.Elapsed)}
+		attrs := []slog.Attr{slog.String("outcome", string(e.Outcome)), slog.Int64("elapsed_us", e.Elapsed.Microseconds())}
 		for _, a := range []slog.Attr{
 			slog.String("sender", e.Sender.ID),
 			slog.String("key_id", e.Sender.KeyID),
