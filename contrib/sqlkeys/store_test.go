@@ -69,7 +69,7 @@ func (s fixture) issue(t testing.TB, n sqlkeys.NewKey) sqlkeys.Issued {
 // clock.
 func (s fixture) byHand(t testing.TB, keyID, column string, milliseconds int) {
 	query := `UPDATE sqlkeys_keys SET ` + column + ` = clock_timestamp() + $2 * interval '1 millisecond' WHERE id = $1`
-	if filepath.Ext(s.source) == ".db" {
+	if s.sqlite() {
 		query = `UPDATE sqlkeys_keys SET ` + column + ` = CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER) + ?2 WHERE id = ?1`
 	}
 	res, err := s.db.Exec(query, keyID, milliseconds)
@@ -78,3 +78,5 @@ func (s fixture) byHand(t testing.TB, keyID, column string, milliseconds int) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)
 }
+
+func (s fixture) sqlite() bool { return filepath.Ext(s.source) == ".db" }

@@ -52,7 +52,7 @@ func TestValidate(t *testing.T) {
 // The states of a key, and what they decide.
 func TestValidateStates(t *testing.T) {
 	const hour = 3_600_000
-	for _, c := range []struct {
+	cases := []struct {
 		name  string
 		set   map[string]int // columns, in milliseconds from now
 		state sqlkeys.State
@@ -69,9 +69,10 @@ func TestValidateStates(t *testing.T) {
 		{"disabled", map[string]int{"disabled_at": -1}, sqlkeys.Disabled, false},
 		{"disabled, in the grace", map[string]int{"disabled_at": -1, "grace_until": hour}, sqlkeys.Disabled, false},
 		{"revoked", map[string]int{"revoked_at": -1, "disabled_at": -1, "expires_at": -1, "grace_until": -1}, sqlkeys.Revoked, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			onBothStores(t, func(t *testing.T, s fixture) {
+	}
+	onBothStores(t, func(t *testing.T, s fixture) {
+		for _, c := range cases {
+			t.Run(c.name, func(t *testing.T) {
 				k := s.issue(t, sqlkeys.NewKey{})
 				other := s.sender(t)
 				for column, ms := range c.set {
@@ -101,8 +102,8 @@ func TestValidateStates(t *testing.T) {
 				require.Equal(t, c.state, refused.State)
 				require.Contains(t, err.Error(), string(c.state))
 			})
-		})
-	}
+		}
+	})
 }
 
 // An answer ends with the earlier of expiry and grace.
