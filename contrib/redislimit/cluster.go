@@ -3,10 +3,16 @@ package redislimit
 import "strings"
 
 // A Cluster can be away in parts: a master that died takes its slots with it
-// until its replica is promoted. Each part of 256 slots has a breaker.
+// until its replica is promoted. Each part of 256 slots has a
+// line and a breaker of its own.
 const clusterParts = 64
 
-func (l *Limiter) part(sender string) *breaker {
+type part struct {
+	line
+	breaker
+}
+
+func (l *Limiter) part(sender string) *part {
 	if len(l.parts) == 1 {
 		return &l.parts[0]
 	}

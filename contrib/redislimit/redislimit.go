@@ -83,7 +83,7 @@ type Limiter struct {
 	onMode     func(Mode, error)
 	scales     scales
 	local      *senderauth.MemoryLimiter
-	parts      []breaker // of the key space; one but for a Cluster
+	parts      []part // of the key space; one but for a Cluster
 
 	mu     sync.Mutex
 	away   int // parts
@@ -154,14 +154,15 @@ func New(client redis.UniversalClient, cfg Config) (*Limiter, error) {
 		instances:  cfg.CountInstances,
 		onMode:     cfg.OnMode,
 		local:      senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{}),
-		parts:      make([]breaker, parts),
+		parts:      make([]part, parts),
 		stop:       make(chan struct{}),
 	}
 	if l.instances == nil {
 		l.instances = func() int { return cfg.Instances }
 	}
 	for i := range l.parts {
-		l.parts[i] = breaker{
+		l.parts[i].client = client
+		l.parts[i].breaker = breaker{
 			after:  int32(cmp.Or(cfg.Failures, 5)),
 			every:  cmp.Or(cfg.ProbeEvery, 250*time.Millisecond),
 			stop:   l.stop,

@@ -268,7 +268,6 @@ func commands(t testing.TB, c *redis.Client) map[string]int {
 	for line := range strings.Lines(info) {
 		if name, rest, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls="); ok {
 			n, _, _ := strings.Cut(rest, ",")
-			fmt.Sscan(n, new(int))
 			var calls int
 			fmt.Sscan(n, &calls)
 			m[name] = calls
@@ -326,4 +325,21 @@ func TestNew(t *testing.T) {
 		}
 		require.Len(t, strings.Split(err.Error(), "\n"), len(c.want))
 	}
+}
+
+func TestReset(t *testing.T) {
+	l := open(t, shared(t), redislimit.Config{Timeout: time.Second})
+	for _, sender := range []string{"a", "ab", "a*", "[a]"} {
+		take(t, l, sender, charge("x", hourly(9), 4), charge("y", hourly(9), 4))
+	}
+	require.NoError(t, l.Reset(ctx, "a*"))
+	require.NoError(t, l.Reset(ctx, "[a]"))
+	for sender, want := range map[string]int{"a": 5, "ab": 5, "a*": 9, "[a]": 9} {
+		b := take(t, l, sender, charge("x", hourly(9), 0), charge("y", hourly(9), 0))
+		require.Equal(t, want, b[0].Remaining, sender)
+		require.Equal(t, want, b[1].Remaining, sender)
+	}
+	done, cancel := context.WithCancel(ctx)
+	cancel()
+	require.ErrorIs(t, l.Reset(done, "a"), context.Canceled)
 }

@@ -38,7 +38,7 @@ func (once) NoRetry() bool { return true }
 // run runs a script with one round trip. It tries a second time, once, where
 // Redis did not know the script, where this Redis would not do it, and, with
 // again, where the connection broke and nobody knows whether it was done.
-func (s *script) run(ctx context.Context, client redis.UniversalClient, keys, args []string, again bool) ([]int64, error) {
+func (s *script) run(ctx context.Context, n *line, keys, args []string, again bool) ([]int64, error) {
 	words := make([]any, 3, 3+len(keys)+len(args))
 	words[0], words[1], words[2] = "evalsha", s.sha, len(keys)
 	for _, k := range keys {
@@ -47,7 +47,7 @@ func (s *script) run(ctx context.Context, client redis.UniversalClient, keys, ar
 	for _, a := range args {
 		words = append(words, a)
 	}
-	reply, err := send(ctx, client, words)
+	reply, err := n.ints(ctx, words)
 	switch {
 	case err == nil:
 		return reply, nil
@@ -57,13 +57,15 @@ func (s *script) run(ctx context.Context, client redis.UniversalClient, keys, ar
 	default:
 		return nil, err
 	}
-	return send(ctx, client, words)
+	return n.ints(ctx, words)
 }
 
-func send(ctx context.Context, client redis.UniversalClient, words []any) ([]int64, error) {
+// ints sends a command that answers with numbers. Its first key is the fourth
+// word.
+func (n *line) ints(ctx context.Context, words []any) ([]int64, error) {
 	cmd := once{redis.NewIntSliceCmd(ctx, words...)}
 	cmd.SetFirstKeyPos(3)
-	if err := client.Process(ctx, cmd); err != nil {
+	if err := n.send(ctx, cmd); err != nil {
 		return nil, err
 	}
 	return cmd.Val(), nil

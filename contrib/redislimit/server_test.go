@@ -117,7 +117,8 @@ func startCluster(t testing.TB) (*redis.ClusterClient, []*server) {
 	nodes := make([]*server, 3)
 	addrs := make([]string, len(nodes))
 	for i := range nodes {
-		nodes[i] = startServer(t, "redis-server", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
+		nodes[i] = startServer(t, "redis-server", "--cluster-enabled", "yes", "--cluster-node-timeout", "15000",
+			"--cluster-require-full-coverage", "no",
 			"--cluster-port", strconv.Itoa(freePort(t)))
 		addrs[i] = nodes[i].addr()
 	}

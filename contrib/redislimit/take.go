@@ -107,8 +107,8 @@ func (l *Limiter) exact(ctx context.Context, t *take) error {
 	if t.refused {
 		args = append(args, "look")
 	}
-	reply, err := l.ask(ctx, t.sender, func(ctx context.Context) ([]int64, error) {
-		return takeScript.run(ctx, l.client, keys, args, true)
+	reply, err := l.ask(ctx, t.sender, func(ctx context.Context, n *line) ([]int64, error) {
+		return takeScript.run(ctx, n, keys, args, true)
 	})
 	if err != nil {
 		return err
@@ -138,14 +138,18 @@ func (s *scale) balance(level, need uint64, taken bool) senderauth.Balance {
 }
 
 // ask calls Redis unless that is away, within the time that a decision has.
-func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Context) ([]int64, error)) ([]int64, error) {
+func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Context, *line) ([]int64, error)) ([]int64, error) {
 	part := l.part(sender)
+	if err := ctx.Err(); err != nil {
+		return nil, &finalError{fmt.Errorf("redislimit: %w", context.Cause(ctx))}
+	}
 	if part.open() {
 		return nil, errAway
 	}
-	timed, cancel := context.WithTimeout(ctx, l.timeout)
+	// A call carries others' decisions, too: it does not end with one client.
+	timed, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
 	defer cancel()
-	reply, err := call(timed)
+	reply, err := call(timed, &part.line)
 	switch {
 	case err == nil:
 		part.succeeded()
@@ -153,8 +157,6 @@ func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Cont
 	case misused(err):
 		part.succeeded()
 		return nil, &finalError{fmt.Errorf("redislimit: %w", err)}
-	case ctx.Err() != nil:
-		return nil, &finalError{fmt.Errorf("redislimit: %w", context.Cause(ctx))}
 	}
 	part.failed(err, func() error { return l.probe(sender) })
 	return nil, err
