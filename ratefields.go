@@ -1,6 +1,8 @@
 package senderauth
 
 import (
+	"math"
+	"math/bits"
 	"net/http"
 	"strconv"
 	"time"
@@ -133,10 +135,27 @@ func (l Limit) appendPolicy(b []byte, quoted string) []byte {
 	return b
 }
 
-// window is the whole seconds that fill an empty bucket, at least 1.
+// window is the whole seconds that fill an empty bucket, rounded up: a window
+// that is short by a fraction would promise more than the bucket admits.
 func (l Limit) window() int64 {
-	w := (float64(l.burst()) / float64(l.Requests)) * l.Per.Seconds()
-	return min(max(ceil(w), 1), maxQuota)
+	hi, lo := bits.Mul64(uint64(l.burst()), uint64(l.Per))
+	hi, lo = ceilDiv(hi, lo, uint64(l.Requests))
+	hi, lo = ceilDiv(hi, lo, uint64(time.Second))
+	if hi > 0 || lo > maxQuota {
+		return maxQuota
+	}
+	return int64(lo)
+}
+
+// ceilDiv divides a number of two words, rounding up.
+func ceilDiv(hi, lo, by uint64) (uint64, uint64) {
+	q, rest := bits.Div64(hi%by, lo, by)
+	up := uint64(0)
+	if rest > 0 {
+		up = 1
+	}
+	q, carry := bits.Add64(q, up, 0)
+	return hi/by + carry, q
 }
 
 // nextToken is how long until one more whole token is there; 0 where none is
@@ -150,12 +169,13 @@ func (r *rate) nextToken() time.Duration {
 	if behind < 0 || r.balance.ResetAfter <= 0 {
 		return 0
 	}
-	one := float64(r.limit.Per) / float64(r.limit.Requests)
-	rest := float64(behind) * one
-	if rest >= float64(r.balance.ResetAfter) {
-		return max(time.Duration(one), 1) // ResetAfter is cut off at 292 years
+	token := (r.limit.Per-1)/time.Duration(r.limit.Requests) + 1
+	hi, lo := bits.Mul64(uint64(behind), uint64(r.limit.Per))
+	if hi >= uint64(r.limit.Requests) || r.balance.ResetAfter == math.MaxInt64 {
+		return token // centuries from full: nothing more is known
 	}
-	return r.balance.ResetAfter - time.Duration(rest)
+	after, _ := bits.Div64(hi, lo, uint64(r.limit.Requests))
+	return min(max(r.balance.ResetAfter-time.Duration(after), 1), token)
 }
 
 // unixAfter is the Unix time in d, in whole seconds, rounded up.
@@ -166,14 +186,4 @@ func unixAfter(d time.Duration) int64 {
 		end += (rest + int64(time.Second) - 1) / int64(time.Second)
 	}
 	return end
-}
-
-// ceil rounds up a value that a float64 holds with an error far below a
-// millionth: 15.000000000000002 is 15.
-func ceil(x float64) int64 {
-	n := int64(x)
-	if x-float64(n) > 1e-6 {
-		n++
-	}
-	return n
 }

@@ -236,13 +236,14 @@ func (a *application) checkEffects(t *testing.T, v *vector, x *exchange, before 
 	}
 }
 
-// presented is the value of the first field of this name in a message.
+// presented is the value of the first field of this name in a message, without
+// the space around it.
 func presented(message, name string) string {
 	m := regexp.MustCompile(`(?im)^` + name + `:[ \t]*([^\r\n]*)`).FindStringSubmatch(message)
 	if m == nil {
 		return ""
 	}
-	return m[1]
+	return strings.TrimRight(m[1], " \t")
 }
 
 // decidedByForm reports a request that is refused without a look-up.

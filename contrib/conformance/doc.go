@@ -4,7 +4,7 @@
 // parser of RFC 9651.
 //
 //	go test ./...
-//	go test -run 'TestVectors/vectors/rl-fraction-1-5' -v
+//	go test -run 'TestVectors/rl-fraction-1-5' -v
 //	go test -fuzz FuzzRateFields -fuzztime 15s
 //
 // The head of vectors.json says what each member means. testdata/more.json has
