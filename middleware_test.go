@@ -1054,6 +1054,7 @@ func TestPitfall20OutageIsNever401AndNotRemembered(t *testing.T) {
 		require.Equal(t, unavailable, serve(h, of(1)))
 		back.slow(time.Hour) // and one that does not answer at all
 		require.Equal(t, unavailable, serve(h, of(1)))
+		synctest.Wait() // until the look-up that failed is over
 		back.slow(0)
 		back.set(nil)
 		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, of(1)))
