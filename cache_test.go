@@ -442,6 +442,16 @@ func TestPitfall13ForgottenInFlightIsNotRemembered(t *testing.T) {
 			cacheBubble(t, name+", issued", senderauth.CacheConfig{}, func(t *cacheTest) {
 				flight(t, senderauth.ErrInvalidKey, nil, refuseWith(senderauth.ErrInvalidKey), nil)
 			})
+			cacheBubble(t, name+", issued, and nobody comes before the look-up ends", senderauth.CacheConfig{RejectedTTL: time.Hour}, func(t *cacheTest) {
+				t.back.set(refuseWith(senderauth.ErrInvalidKey))
+				t.back.slow(time.Second)
+				go t.ask(c)
+				time.Sleep(500 * time.Millisecond)
+				t.back.set(nil)
+				tell(t.Cache)
+				time.Sleep(time.Second)
+				t.is(c, nil, 2)
+			})
 			cacheBubble(t, name+", revoked while looked up behind a hit", senderauth.CacheConfig{}, func(t *cacheTest) {
 				t.ask(c)
 				time.Sleep(40 * time.Second)

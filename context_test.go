@@ -42,7 +42,7 @@ func TestContextOfAnAdmittedRequest(t *testing.T) {
 		<-child.Done()
 		require.ErrorIs(t, r.Context().Err(), context.Canceled)
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
-			noPart(t, fmt.Sprintf(verb, child), apiKey(1))
+			noPart(t, fmt.Sprintf(verb, child)+fmt.Sprintf(verb, r.Context()), apiKey(1))
 		}
 	}))
 	require.Equal(t, 200, serve(h, r).Status)

@@ -93,38 +93,44 @@ func TestPitfall02IdleEvictionHandsNoQuotaBack(t *testing.T) {
 	})
 }
 
-// What a remembered sender knows of its buckets does not survive them.
+// What a remembered sender knows of its buckets does not survive them, and is
+// of one limiter.
 func TestReclaimedBucketsOfRememberedSenders(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		cache := newCache(t, senderauth.ValidatorFunc(knowsAll), senderauth.CacheConfig{TTL: 24 * time.Hour})
-		limit := senderauth.Limit{Requests: 3, Per: 3 * time.Second}
-		app := func(l *senderauth.MemoryLimiter) http.Handler {
-			guard, err := senderauth.New(cache, senderauth.Config{Limits: limits(limit), Limiter: l})
-			require.NoError(t, err)
-			return guard.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-		}
-		l, other := newLimiter(1), newLimiter(0)
-		h, h2 := app(l), app(other)
-		for range 5 {
-			for i := range 4 {
-				want := 200
-				if i == 3 {
-					want = 429
+	for name, guards := range map[string]int{"one guard": 1, "two guards with a limiter each, behind one cache": 2} {
+		bubble(t, name, func(t *testing.T) {
+			cache := newCache(t, senderauth.ValidatorFunc(knowsAll), senderauth.CacheConfig{TTL: 24 * time.Hour})
+			limit := senderauth.Limit{Requests: 3, Per: 3 * time.Second}
+			var handlers []http.Handler
+			var limiters []*senderauth.MemoryLimiter
+			for range guards {
+				l := newLimiter(1)
+				guard, err := senderauth.New(cache, senderauth.Config{Limits: limits(limit), Limiter: l})
+				require.NoError(t, err)
+				limiters = append(limiters, l)
+				handlers = append(handlers, guard.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+			}
+			for range 5 {
+				for i := range 4 {
+					for _, h := range handlers {
+						require.Equal(t, i == 3, serve(h, of(1)).Status == 429)
+					}
 				}
-				require.Equal(t, want, serve(h, of(1)).Status)
-				require.Equal(t, want, serve(h2, of(1)).Status, "a guard with another limiter, behind the same cache")
+				time.Sleep(3 * time.Second)
+				for _, l := range limiters {
+					for n := range 1000 { // until the sender's account is reclaimed
+						take(t, l, 100+n, limit, 1)
+					}
+				}
 			}
-			time.Sleep(3 * time.Second)
-			for n := range 1000 { // until the sender's account is reclaimed
-				take(t, l, 100+n, limit, 1)
+			// Directly and through the guard it is one bucket.
+			for i, h := range handlers {
+				require.False(t, take(t, limiters[i], 1, limit, 2).Refused)
+				require.Equal(t, 200, serve(h, of(1)).Status)
+				require.Equal(t, 429, serve(h, of(1)).Status)
+				require.True(t, take(t, limiters[i], 1, limit, 1).Refused)
 			}
-		}
-		// Directly and through the guard it is one bucket.
-		require.False(t, take(t, l, 1, limit, 2).Refused)
-		require.Equal(t, 200, serve(h, of(1)).Status)
-		require.Equal(t, 429, serve(h, of(1)).Status)
-		require.True(t, take(t, l, 1, limit, 1).Refused)
-	})
+		})
+	}
 }
 
 func TestPitfall03ParallelRequestsAdmitExactlyTheBurst(t *testing.T) {

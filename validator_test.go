@@ -80,6 +80,10 @@ var uuidForms = map[string]bool{
 	"7a1de7b4-3a0e-4d6e-9c2b-0000000000a11":         false,
 	"7a1de7b4-3a0e-4d6e-9c2b-0000000000g1":          false,
 	"7a1de7b4_3a0e_4d6e_9c2b_0000000000a1":          false,
+	"7a1de7b403a0e-4d6e-9c2b-0000000000a1":          false, // each hyphen
+	"7a1de7b4-3a0e04d6e-9c2b-0000000000a1":          false,
+	"7a1de7b4-3a0e-4d6e09c2b-0000000000a1":          false,
+	"7a1de7b4-3a0e-4d6e-9c2b00000000000a1":          false,
 	"7a1de7b43-a0e-4d6e-9c2b-0000000000a1":          false,
 	"7a1de7b4-3a0e-4d6e-9c2b-0000000000\uff11":      false,
 	"7a1de7b4-3a0e-4d6e-9c2b-0000000000a-":          false,
