@@ -490,7 +490,9 @@ func TestPitfall14FloodOfBadKeysEvictsNoGoodOne(t *testing.T) {
 		for n := range 1000 {
 			c := senderauth.Credentials{SenderID: senderID(n % 100), APIKey: fmt.Sprintf("bad-%d", n)}
 			t.is(c, senderauth.ErrInvalidKey, 101+n)
-			t.is(c, senderauth.ErrInvalidKey, 101+n)
+			if n%2 == 0 {
+				t.is(c, senderauth.ErrInvalidKey, 101+n)
+			}
 		}
 		for n := range 100 {
 			t.is(pair(n), nil, 1100)
