@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -195,7 +196,7 @@ func TestAdmittedAndLimited(t *testing.T) {
 	})
 }
 
-func TestRetryAfterIsRoundedUpAndNeverZero(t *testing.T) {
+func TestPitfall10RetryAfterIsRoundedUpAndNeverZero(t *testing.T) {
 	for _, c := range []struct {
 		retry time.Duration
 		want  response
@@ -865,7 +866,7 @@ func TestWriterIsUntouched(t *testing.T) {
 
 // Nothing of a key is in anything that leaves the package or is logged for it,
 // whatever goes wrong.
-func TestNoPartOfAKeyAnywhere(t *testing.T) {
+func TestPitfall21NoPartOfAKeyAnywhere(t *testing.T) {
 	var text bytes.Buffer
 	var mu sync.Mutex
 	note := func(format string, args ...any) {
@@ -995,6 +996,92 @@ func TestConfigIsReadOnce(t *testing.T) {
 		r.Header.Set("X-Forwarded-Proto", "https")
 		require.Equal(t, hello(1).with(threeLeft(2)...), serve(a, r))
 	})
+}
+
+// TestPitfall18SecondLineIsRefused, wherever it is and whatever it says: one
+// side would read the first, the other the last.
+func TestPitfall18SecondLineIsRefused(t *testing.T) {
+	a := newApp(t, nil, senderauth.Config{})
+	for _, c := range []struct {
+		field, other string
+		want         response
+	}{
+		{"x-api-key", apiKey(1), badKey}, {"x-api-key", apiKey(2), badKey}, {"x-api-key", "", badKey}, {"X-API-KEY", "x", badKey},
+		{"x-sender-id", senderID(1), badSender}, {"x-sender-id", senderID(2), badSender}, {"x-sender-id", "", badSender},
+	} {
+		r := of(1)
+		r.Header.Add(c.field, c.other)
+		require.Equal(t, c.want, serve(a, r))
+		r = request(c.field, c.other)
+		for name, lines := range of(1).Header {
+			r.Header.Add(name, lines[0])
+		}
+		require.Equal(t, c.want, serve(a, r))
+	}
+	require.Empty(t, a.asked)
+}
+
+// The sender comes out of the validator's record: no field of the request
+// changes whose it is, and whose quota.
+func TestPitfall19SenderComesFromTheRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{Limits: limits(hourly(1))})
+		require.Equal(t, mismatched, serve(a, request("x-sender-id", senderID(2), "x-api-key", apiKey(1))))
+		r := of(1)
+		for _, name := range []string{"X_sender_id", "X-Sender", "X-Forwarded-User", "X-Tenant-Id", "Forwarded"} {
+			r.Header.Set(name, senderID(2))
+		}
+		r.URL.RawQuery = "x-sender-id=" + senderID(2)
+		require.Equal(t, "hello "+senderID(1), serve(a, r).Body)
+		require.Equal(t, 429, serve(a, of(1)).Status)
+		require.Equal(t, 200, serve(a, of(2)).Status)
+
+		// A validator that believes the request is found out.
+		believes := newApp(t, func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+			return senderauth.Sender{ID: senderID(1)}, nil
+		}, senderauth.Config{})
+		require.Equal(t, internal, serve(believes, request("x-sender-id", senderID(2), "x-api-key", apiKey(1))))
+	})
+}
+
+func TestPitfall20OutageIsNever401AndNotRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		back := &backend{answer: refuseWith(errOutage)}
+		guard, err := senderauth.New(newCache(t, back, senderauth.CacheConfig{}), senderauth.Config{Limits: limits(three)})
+		require.NoError(t, err)
+		a := &app{}
+		h := guard.Wrap(a.hello())
+		require.Equal(t, unavailable, serve(h, of(1)))
+		back.slow(time.Hour) // and one that does not answer at all
+		require.Equal(t, unavailable, serve(h, of(1)))
+		synctest.Wait() // until the look-up that failed is over
+		back.slow(0)
+		back.set(nil)
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, of(1)))
+	})
+}
+
+// There is no list of paths to skip: whatever is behind the guard asks for a
+// key, however it is spelled.
+func TestPitfall22NoPathGoesAround(t *testing.T) {
+	a := newApp(t, nil, senderauth.Config{})
+	mux := http.NewServeMux()
+	mux.Handle("/healthz", a.hello())
+	mux.Handle("/", a.hello())
+	h := a.guard.Wrap(mux)
+	for _, method := range []string{"GET", "HEAD", "OPTIONS", "POST", "CONNECT", "PRI", "get"} {
+		for _, path := range []string{"/healthz", "//healthz", "/healthz/", "/%68ealthz", "/healthz%2f..", "/a/../healthz", "/healthz;a=b", "/healthz?x", "*"} {
+			r := request()
+			r.Method, r.RequestURI = method, path
+			r.URL.Path, _ = url.PathUnescape(path)
+			want := noKey
+			if method == "HEAD" {
+				want = noKey.head()
+			}
+			require.Equal(t, want, serve(h, r), "%s %s", method, path)
+		}
+	}
+	require.Empty(t, a.served)
 }
 
 // A refused upload is answered although its body never comes.
