@@ -529,10 +529,11 @@ func (c *Cache) accept(s *cacheShard, d digest, sender Sender, born uint64) *acc
 func (c *Cache) reject(s *cacheShard, d digest, err error, born uint64, place uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Whoever was forgotten meanwhile: at worst it is looked up once more.
+	s.accepted.Remove(d.index)
 	if c.since(place) > born {
 		return
 	}
-	s.accepted.Remove(d.index)
 	var p *Problem
 	if c.rejected > 0 && !errors.As(err, &p) {
 		until := time.Since(c.start) + c.rejected
