@@ -196,6 +196,19 @@ func TestCacheLooksUpAgainBehindAHit(t *testing.T) {
 			require.ErrorIs(t, err, refusal)
 		})
 	}
+	cacheBubble(t, "a refusal ends the entry, though another sender is forgotten meanwhile", cfg, func(t *cacheTest) {
+		c := senderauth.Credentials{APIKey: apiKey(1)}
+		t.ask(c)
+		time.Sleep(5 * time.Second)
+		t.back.set(refuseWith(senderauth.ErrInvalidKey))
+		t.back.slow(time.Second)
+		t.ask(c)
+		time.Sleep(500 * time.Millisecond)
+		t.Forget(senderID(2))
+		time.Sleep(500 * time.Millisecond)
+		synctest.Wait()
+		t.is(c, senderauth.ErrInvalidKey, 3)
+	})
 	for _, failure := range []error{errOutage, &senderauth.Problem{Status: 503}} {
 		cacheBubble(t, "a failure does not, and is tried once a second: "+failure.Error(), cfg, func(t *cacheTest) {
 			t.ask(pair(1))
