@@ -93,6 +93,29 @@ func TestPitfall02IdleEvictionHandsNoQuotaBack(t *testing.T) {
 	})
 }
 
+// Memory comes back after a flood of senders, and those who owe stay.
+func TestTableShrinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(1)
+		for n := range 100 {
+			require.False(t, take(t, l, n, hourly(1), 1).Refused)
+		}
+		for n := range 8000 {
+			take(t, l, 100+n, senderauth.PerSecond(1), 1)
+		}
+		require.Equal(t, 8100, l.Len())
+		time.Sleep(time.Second)
+		for n := range 8000 {
+			take(t, l, n%100, hourly(1), 0)
+			take(t, l, 100_000+n%300, senderauth.PerMinute(1000), 1)
+		}
+		require.Less(t, l.Len(), 1500)
+		for n := range 100 {
+			require.True(t, take(t, l, n, hourly(1), 1).Refused)
+		}
+	})
+}
+
 // What a remembered sender knows of its buckets does not survive them, and is
 // of one limiter.
 func TestReclaimedBucketsOfRememberedSenders(t *testing.T) {

@@ -979,6 +979,8 @@ func TestNewReportsEveryMistake(t *testing.T) {
 	require.EqualError(t, err, `senderauth: Config.KeyHeader and Config.SenderHeader are both "X-Key"`)
 	_, err = senderauth.New(senderauth.ValidatorFunc(knowsAll), senderauth.Config{Limits: limits(three), KeyHeader: "X-Key", SenderHeader: "x-key", KeyOnly: true})
 	require.NoError(t, err)
+	_, err = senderauth.New(struct{ senderauth.Validator }{senderauth.ValidatorFunc(knowsAll)}, senderauth.Config{Limits: limits(three)})
+	require.NoError(t, err)
 }
 
 // Config is read once: a map or a slice that the caller changes afterwards
