@@ -541,15 +541,26 @@ func (c *Cache) reject(s *cacheShard, d digest, err error, born uint64, place ui
 	}
 }
 
-// call calls the validator and turns a panic into an error.
+// call calls the validator and turns a panic into an error. So it does with a
+// nil pointer that is an error: to look into one may panic, which would end the
+// process where a cache looks up.
 func call(ctx context.Context, v Validator, cr Credentials) (s Sender, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s, err = Sender{}, panicError("the validator", p)
 		}
 	}()
-	return v.Validate(ctx, cr)
+	s, err = v.Validate(ctx, cr)
+	if err != nil {
+		var p *Problem
+		if errors.As(err, &p) && p == nil {
+			err = errNilProblem
+		}
+	}
+	return s, err
 }
+
+var errNilProblem = &faultError{errors.New("senderauth: the validator returned a nil *Problem as its error")}
 
 // panicError says that and where who panicked. The value of the panic is left
 // out, for it may hold a key, unless it comes from the runtime.

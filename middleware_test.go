@@ -160,6 +160,35 @@ func TestDecisions(t *testing.T) {
 
 func anyKey(string) bool { return true }
 
+// A nil pointer that is an error is a mistake of the validator's: no client
+// ends the process with it.
+func TestNilPointerAsErrorIsAFault(t *testing.T) {
+	for name, err := range map[string]error{
+		"a Problem":                       (*senderauth.Problem)(nil),
+		"a Problem, wrapped":              fmt.Errorf("why: %w", (*senderauth.Problem)(nil)),
+		"an error that looks into itself": (*wrapping)(nil),
+	} {
+		for _, cached := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, cached %v", name, cached), func(t *testing.T) {
+				var v senderauth.Validator = refuseWith(err)
+				if cached {
+					v = newCache(t, v, senderauth.CacheConfig{})
+				}
+				guard, err := senderauth.New(v, senderauth.Config{Limits: limits(three)})
+				require.NoError(t, err)
+				a := &app{}
+				require.Equal(t, internal, serve(guard.Wrap(a.hello()), of(1)))
+				require.Empty(t, a.served)
+			})
+		}
+	}
+}
+
+type wrapping struct{ err error }
+
+func (w *wrapping) Error() string { return w.err.Error() }
+func (w *wrapping) Unwrap() error { return w.err }
+
 // Step 1 to 5 come before the limiter, so that nobody's quota is touched.
 func TestRefusedRequestsTakeNoQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
