@@ -30,12 +30,13 @@ type CacheConfig struct {
 	// 100,000. The entries are spread over shards by a hash; a shard is given
 	// some slack, so that Entries different keys do fit.
 	Entries int
-	// TTL is how long an accepted pair is remembered: the worst-case life of a
-	// revoked key where nobody calls Forget. A hit past half of it is answered
-	// at once and looked up again behind it. 0: 1 minute.
+	// TTL is how long an accepted pair is remembered, counted from the call of
+	// the validator: the worst-case life of a revoked key where nobody calls
+	// Forget. A hit past half of it is answered at once and looked up again
+	// behind it. 0: 1 minute.
 	TTL time.Duration
-	// RejectedTTL is how long a rejection is remembered. 0: 5 seconds;
-	// negative: rejections are not remembered.
+	// RejectedTTL is how long a rejection is remembered, counted in the same
+	// way. 0: 5 seconds; negative: rejections are not remembered.
 	RejectedTTL time.Duration
 	// StaleTTL is how long past TTL an accepted pair may serve while the
 	// validator fails; never past Sender.Expires, and never after Forget. 0:
@@ -462,20 +463,21 @@ func (c *Cache) ask(ctx context.Context, s *cacheShard, d digest, cr Credentials
 		}
 		defer func() { <-c.slots }()
 		c.lookups.Add(1)
+		asked := time.Since(c.start) // what is revoked from here on may be missed
 		sender, err := call(ctx, c.validator, cr)
 		if err == nil {
 			err = c.acceptable(&sender, cr)
 		}
 		switch {
 		case err == nil:
-			return c.accept(s, d, sender, born), nil
+			return c.accept(s, d, sender, asked, born), nil
 		case isFailure(err):
 			c.failures.Add(1)
 			if behind != nil {
 				behind.fail(time.Since(c.start))
 			}
 		default:
-			c.reject(s, d, err, born, place)
+			c.reject(s, d, err, asked, born, place)
 		}
 		return nil, err
 	})
@@ -506,13 +508,13 @@ func isFailure(err error) bool {
 
 // accept remembers the sender, unless it was forgotten since its look-up
 // began.
-func (c *Cache) accept(s *cacheShard, d digest, sender Sender, born uint64) *acceptance {
+func (c *Cache) accept(s *cacheShard, d digest, sender Sender, asked time.Duration, born uint64) *acceptance {
 	now := time.Since(c.start)
 	// Without its monotonic part an instant is compared by the calendar.
 	sender.Expires = sender.Expires.Round(0)
-	e := &acceptance{sender: sender, tag: d.tag, until: now + c.ttl, born: born, place: c.place(sender.ID)}
+	e := &acceptance{sender: sender, tag: d.tag, until: asked + c.ttl, born: born, place: c.place(sender.ID)}
 	e.moved.Store(era(now))
-	e.again.Store(int64(now + c.ttl/2))
+	e.again.Store(int64(asked + c.ttl/2))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.usable(c, now) {
@@ -526,7 +528,7 @@ func (c *Cache) accept(s *cacheShard, d digest, sender Sender, born uint64) *acc
 
 // reject remembers the refusal, in the same way; one by a Problem only ends an
 // acceptance.
-func (c *Cache) reject(s *cacheShard, d digest, err error, born uint64, place uint32) {
+func (c *Cache) reject(s *cacheShard, d digest, err error, asked time.Duration, born uint64, place uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Whoever was forgotten meanwhile: at worst it is looked up once more.
@@ -536,8 +538,7 @@ func (c *Cache) reject(s *cacheShard, d digest, err error, born uint64, place ui
 	}
 	var p *Problem
 	if c.rejected > 0 && !errors.As(err, &p) {
-		until := time.Since(c.start) + c.rejected
-		s.rejected.Add(d.index, &rejection{tag: d.tag, err: err, until: until, born: born, place: place})
+		s.rejected.Add(d.index, &rejection{tag: d.tag, err: err, until: asked + c.rejected, born: born, place: place})
 	}
 }
 

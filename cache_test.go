@@ -166,6 +166,42 @@ func TestCacheTTL(t *testing.T) {
 	})
 }
 
+// What is revoked or issued while a look-up is on its way is found out a TTL
+// after the validator was asked, not after it answered.
+func TestCacheTTLBeginsWithTheLookup(t *testing.T) {
+	cacheBubble(t, "accepted", senderauth.CacheConfig{TTL: 10 * time.Second}, func(t *cacheTest) {
+		t.back.slow(2*time.Second - 1)
+		t.is(pair(1), nil, 1)
+		t.back.slow(0)
+		t.back.set(refuseWith(errOutage))
+		time.Sleep(8 * time.Second)
+		t.is(pair(1), nil, 2)
+		time.Sleep(1)
+		err, _ := t.ask(pair(1))
+		require.ErrorIs(t, err, errOutage)
+	})
+	cacheBubble(t, "rejected", senderauth.CacheConfig{}, func(t *cacheTest) {
+		t.back.slow(2*time.Second - 1)
+		t.back.set(refuseWith(senderauth.ErrInvalidKey))
+		t.is(pair(1), senderauth.ErrInvalidKey, 1)
+		t.back.slow(0)
+		t.back.set(nil)
+		time.Sleep(3 * time.Second)
+		t.is(pair(1), senderauth.ErrInvalidKey, 1)
+		time.Sleep(1)
+		t.is(pair(1), nil, 2)
+	})
+	cacheBubble(t, "an answer that comes after TTL is not remembered", senderauth.CacheConfig{TTL: 10 * time.Second, MaxLookups: 1}, func(t *cacheTest) {
+		t.back.deaf = true
+		t.back.slow(10 * time.Second)
+		err, _ := t.ask(pair(1))
+		require.ErrorContains(t, err, "LookupTimeout")
+		time.Sleep(9 * time.Second)
+		synctest.Wait()
+		require.Zero(t, t.Stats().Entries)
+	})
+}
+
 func TestCacheLooksUpAgainBehindAHit(t *testing.T) {
 	cfg := senderauth.CacheConfig{TTL: 10 * time.Second}
 	cacheBubble(t, "one look-up, and nobody waits", cfg, func(t *cacheTest) {
@@ -180,7 +216,7 @@ func TestCacheLooksUpAgainBehindAHit(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
 		require.Equal(t, 2, t.back.called())
-		time.Sleep(5*time.Second - 1) // past the end of the first entry
+		time.Sleep(4850 * time.Millisecond) // past the end of the first entry
 		err, took := t.ask(pair(1))
 		require.NoError(t, err)
 		require.Zero(t, took)
