@@ -258,9 +258,6 @@ func (c *Cache) Validate(ctx context.Context, cr Credentials) (Sender, error) {
 //
 // With [Config.KeyOnly] a rejection has no sender: Forget drops them all.
 func (c *Cache) Forget(senderID string) {
-	if id, ok := canonicalUUID(senderID); ok {
-		senderID = id
-	}
 	c.mu.Lock()
 	c.forgotten[c.place(senderID)].Store(c.seq.Add(1))
 	c.mu.Unlock()
@@ -302,6 +299,9 @@ func (c *Cache) Stats() CacheStats {
 }
 
 func (c *Cache) place(senderID string) uint32 {
+	if id, ok := canonicalUUID(senderID); ok {
+		senderID = id
+	}
 	return uint32(maphash.String(c.seed, senderID) & uint64(len(c.forgotten)-1))
 }
 

@@ -432,6 +432,21 @@ func TestPitfall12RevokedKeyEndsAtOnce(t *testing.T) {
 			t.is(senderauth.Credentials{APIKey: apiKey(1)}, senderauth.ErrInvalidKey, 4)
 		})
 	}
+	cacheBubble(t, "a record in capitals, which a guard with KeyOnly takes", senderauth.CacheConfig{}, func(t *cacheTest) {
+		id := strings.ToUpper(senderID(1))
+		for _, told := range []string{id, senderID(1)} {
+			t.back.set(func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+				return senderauth.Sender{ID: id}, nil
+			})
+			_, err := t.Validate(context.Background(), senderauth.Credentials{APIKey: apiKey(1)})
+			require.NoError(t, err)
+			t.back.set(revoked)
+			t.Forget(told)
+			_, err = t.Validate(context.Background(), senderauth.Credentials{APIKey: apiKey(1)})
+			require.ErrorIs(t, err, senderauth.ErrInvalidKey)
+			t.Purge()
+		}
+	})
 	cacheBubble(t, "nobody tells", senderauth.CacheConfig{}, func(t *cacheTest) {
 		t.is(pair(1), nil, 1)
 		t.back.set(revoked)
