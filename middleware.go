@@ -419,8 +419,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	inner.charged = charges
 	keepPrivate(w.Header(), inner)
 	h.next.ServeHTTP(w, &inner.request)
-	// Outer layers see which route a mux inside has matched.
-	r.Pattern = inner.request.Pattern
+	// Outer layers see which route a mux inside has matched, and net/http which
+	// temporary files of a form it must remove.
+	r.Pattern, r.MultipartForm = inner.request.Pattern, inner.request.MultipartForm
 }
 
 // admit makes the request that next gets.

@@ -10,11 +10,13 @@ import (
 	"io"
 	"log"
 	"math"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -584,6 +586,39 @@ func TestPatternIsSetOnTheOuterRequest(t *testing.T) {
 	r.URL.Path = "/contacts/7"
 	require.Equal(t, 200, serve(a.guard.Wrap(mux), r).Status)
 	require.Equal(t, "GET /contacts/{id}", r.Pattern)
+}
+
+// net/http removes the files of the request that it made, not of our copy.
+func TestUploadLeavesNoTemporaryFile(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	files := func() int {
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		return len(entries)
+	}
+	a := newApp(t, nil, senderauth.Config{})
+	server := httptest.NewServer(a.guard.Wrap(a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(1); err != nil || files() != 1 {
+			t.Errorf("%v, %d files", err, files())
+		}
+	}))))
+	defer server.Close()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	file, err := form.CreateFormFile("file", "name")
+	require.NoError(t, err)
+	file.Write(make([]byte, 100))
+	require.NoError(t, form.Close())
+	r, err := http.NewRequest("POST", server.URL, &body)
+	require.NoError(t, err)
+	r.Header = of(1).Header
+	r.Header.Set("Content-Type", form.FormDataContentType())
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	res.Body.Close()
+	server.Close() // which waits for the request to be finished
+	require.Zero(t, files())
 }
 
 func TestCacheControl(t *testing.T) {
