@@ -3,6 +3,7 @@ package senderauth
 import (
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -47,4 +48,12 @@ func TestPitfall04ClockThatStepsBackNeitherFillsNorBlocks(t *testing.T) {
 	b.take(c, int64(hour))
 	require.False(t, acct.full(0), "an hour back the bucket is not taken for full, which would have it forgotten")
 	require.Equal(t, Balance{Remaining: 9, ResetAfter: time.Second}, b.look(&Charge{Name: "default", Limit: limit}, 0))
+}
+
+// Two locks in one cache line would slow down those who do not share a lock.
+func TestShardsAreCacheLines(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) == 8 {
+		require.EqualValues(t, 64, unsafe.Sizeof(limiterShard{}))
+		require.EqualValues(t, 64, unsafe.Sizeof(cacheShard{}))
+	}
 }
