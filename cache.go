@@ -346,8 +346,8 @@ func cut(sum [sha256.Size]byte) digest {
 	return digest{binary.LittleEndian.Uint64(sum[:8]), [16]byte(sum[8:24])}
 }
 
-// lookup is Validate for one who has the digest already. cached reports that
-// no look-up was waited for; an error beside an entry is the failure that a
+// lookup is Validate for one who has the digest already. cached reports an
+// answer that was remembered; an error beside an entry is the failure that a
 // stale one covers.
 func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (e *acceptance, cached bool, err error) {
 	s := &c.shards[d.index&uint64(len(c.shards)-1)]

@@ -79,7 +79,7 @@ type Event struct {
 	Sender Sender
 	// Limit is the name that refused, or the first that was charged; "": none.
 	Limit string
-	// Cached says that nobody waited for a look-up. It is known where the
+	// Cached says that the answer was a remembered one. It is known where the
 	// [*Cache] is what New was given.
 	Cached bool
 	// Elapsed is the time that the decision took.
