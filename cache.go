@@ -46,7 +46,9 @@ type CacheConfig struct {
 	// included. 0: 2 seconds.
 	LookupTimeout time.Duration
 	// MaxLookups is how many look-ups may be in flight at once. Past it a miss
-	// waits for its turn, no longer than LookupTimeout, and then fails. 0: 64.
+	// waits for its turn, no longer than half of LookupTimeout, and then fails.
+	// A quarter of them is for pairs that were accepted before, so that a flood
+	// of bad keys does not keep the good ones from being looked up again. 0: 64.
 	MaxLookups int
 }
 
@@ -89,6 +91,7 @@ type Cache struct {
 	size   int          // of each segment of a shard
 	exact  bool         // the order of use, to the last hit
 	slots  chan struct{}
+	misses chan struct{} // those of slots that pairs not accepted before can have
 	flight singleflight.Group
 
 	lookups, failures atomic.Uint64
@@ -209,6 +212,7 @@ func NewCache(v Validator, cfg CacheConfig) (*Cache, error) {
 		timeout:   or(cfg.LookupTimeout, 2*time.Second),
 		start:     time.Now(),
 		slots:     make(chan struct{}, cfg.MaxLookups),
+		misses:    make(chan struct{}, cfg.MaxLookups-cfg.MaxLookups/4),
 		seed:      maphash.MakeSeed(),
 	}
 	rand.Read(c.secret[:])
@@ -434,7 +438,7 @@ func (e *acceptance) fail(now time.Duration) {
 
 var (
 	errLookupTimeout = errors.New("senderauth: the validator did not answer within CacheConfig.LookupTimeout")
-	errLookupTurn    = errors.New("senderauth: no look-up came to its turn within CacheConfig.LookupTimeout: CacheConfig.MaxLookups are in flight")
+	errLookupTurn    = errors.New("senderauth: the look-up did not come to its turn within half of CacheConfig.LookupTimeout: CacheConfig.MaxLookups are in flight")
 )
 
 // ask looks the pair up, or joins the look-up of it that is in flight, unless
@@ -452,16 +456,26 @@ func (c *Cache) ask(ctx context.Context, s *cacheShard, d digest, cr Credentials
 	return c.flight.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
 		defer cancel()
-		select {
-		case c.slots <- struct{}{}:
-		case <-ctx.Done():
-			c.failures.Add(1)
-			if behind != nil {
-				behind.fail(time.Since(c.start))
-			}
-			return nil, errLookupTurn
+		// Who waited for all of the time would be given a turn with none left:
+		// with more misses than can be served, not one would be.
+		turn := time.NewTimer(c.timeout / 2)
+		defer turn.Stop()
+		seats := []chan struct{}{c.misses, c.slots}
+		if behind != nil {
+			seats = seats[1:]
 		}
-		defer func() { <-c.slots }()
+		for _, seat := range seats {
+			select {
+			case seat <- struct{}{}:
+				defer func() { <-seat }()
+			case <-turn.C:
+				c.failures.Add(1)
+				if behind != nil {
+					behind.fail(time.Since(c.start))
+				}
+				return nil, errLookupTurn
+			}
+		}
 		c.lookups.Add(1)
 		asked := time.Since(c.start) // what is revoked from here on may be missed
 		sender, err := call(ctx, c.validator, cr)
