@@ -439,8 +439,11 @@ func (g *root) admit(r *http.Request, s *Sender) *admission {
 // that by itself (RFC 9111 section 3.5).
 func keepPrivate(h http.Header, a *admission) {
 	for _, v := range h["Cache-Control"] {
-		if strings.Contains(v, "no-store") || strings.Contains(v, "private") {
-			return
+		for d := range strings.SplitSeq(v, ",") {
+			// private="…" is about the fields that it names.
+			if d = strings.Trim(d, " \t"); strings.EqualFold(d, "no-store") || strings.EqualFold(d, "private") {
+				return
+			}
 		}
 	}
 	a.cacheControl[0] = "private"

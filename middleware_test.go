@@ -632,6 +632,8 @@ func TestCacheControl(t *testing.T) {
 		{name: "the handler decides, in two lines", handler: []string{"no-cache", "private"}, want: "no-cache\nprivate"},
 		{name: "an outer no-store is stricter", outer: []string{"no-store"}, want: "no-store"},
 		{name: "an outer private stays", outer: []string{"private, max-age=5"}, want: "private, max-age=5"},
+		{name: "whatever its case", outer: []string{"max-age=0,\tNo-Store"}, want: "max-age=0,\tNo-Store"},
+		{name: "an outer private of one field is not enough", outer: []string{`public, private="Set-Cookie"`}, want: "private"},
 		{name: "an outer public does not", outer: []string{"public, max-age=60"}, want: "private"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
