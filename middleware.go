@@ -231,8 +231,11 @@ func New(v Validator, cfg Config) (*Guard, error) {
 		report("Config.RateFields: %d is not one of the constants", cfg.RateFields)
 	}
 	for i, p := range cfg.TrustedProxies {
-		if !p.IsValid() {
+		switch {
+		case !p.IsValid():
 			report("Config.TrustedProxies[%d]: the prefix is not valid", i)
+		case p.Addr().Is4In6():
+			report("Config.TrustedProxies[%d]: %v is of no peer: write it as IPv4", i, p)
 		}
 	}
 	if len(errs) > 0 {

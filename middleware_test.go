@@ -1012,7 +1012,7 @@ func TestNewReportsEveryMistake(t *testing.T) {
 		KeyHeader:      "host",
 		Realm:          "r\n",
 		RateFields:     9,
-		TrustedProxies: []netip.Prefix{{}},
+		TrustedProxies: []netip.Prefix{{}, netip.MustParsePrefix("::ffff:10.0.0.0/104")},
 	})
 	for _, part := range []string{
 		"senderauth: New: the Validator is nil",
@@ -1028,6 +1028,7 @@ func TestNewReportsEveryMistake(t *testing.T) {
 		`senderauth: Config.Realm: "r\n" is not printable ASCII`,
 		"senderauth: Config.RateFields: 9 is not one of the constants",
 		"senderauth: Config.TrustedProxies[0]: the prefix is not valid",
+		"senderauth: Config.TrustedProxies[1]: ::ffff:10.0.0.0/104 is of no peer: write it as IPv4",
 	} {
 		require.ErrorContains(t, err, part)
 	}
