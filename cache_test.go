@@ -318,6 +318,54 @@ func TestCacheServesStaleWhileTheValidatorFails(t *testing.T) {
 		err, _ := t.ask(pair(1))
 		require.ErrorIs(t, err, errOutage)
 	})
+	cacheBubble(t, "at once, where the look-up behind a hit has failed", cfg, func(t *cacheTest) {
+		t.ask(pair(1))
+		t.back.set(refuseWith(errOutage))
+		t.back.slow(100 * time.Millisecond)
+		time.Sleep(9500 * time.Millisecond)
+		t.ask(pair(1))
+		time.Sleep(time.Second)
+		err, took := t.ask(pair(1))
+		require.NoError(t, err)
+		require.Zero(t, took)
+		time.Sleep(time.Second) // the look-up behind it ends
+	})
+	cacheBubble(t, "but not long after, when it may fail no more", cfg, func(t *cacheTest) {
+		t.ask(pair(1))
+		t.back.set(refuseWith(errOutage))
+		time.Sleep(11 * time.Second)
+		t.is(pair(1), nil, 2)
+		time.Sleep(2 * time.Second)
+		t.back.set(refuseWith(senderauth.ErrInvalidKey))
+		t.is(pair(1), senderauth.ErrInvalidKey, 3)
+	})
+	deaf := senderauth.CacheConfig{TTL: 10 * time.Second, StaleTTL: 20 * time.Second, LookupTimeout: time.Second, MaxLookups: 1}
+	cacheBubble(t, "one that does not answer is waited for once", deaf, func(t *cacheTest) {
+		t.ask(pair(1))
+		t.back.deaf = true
+		t.back.slow(5 * time.Second)
+		time.Sleep(11 * time.Second)
+		for _, want := range []time.Duration{time.Second, 0} {
+			err, took := t.ask(pair(1))
+			require.NoError(t, err)
+			require.Equal(t, want, took)
+		}
+		time.Sleep(5 * time.Second)
+	})
+	cacheBubble(t, "and so does one that has no turn", deaf, func(t *cacheTest) {
+		t.ask(pair(1))
+		t.back.deaf = true
+		t.back.slow(5 * time.Second)
+		time.Sleep(8 * time.Second)
+		t.ask(pair(2)) // has the only turn for five seconds
+		time.Sleep(500 * time.Millisecond)
+		t.ask(pair(1))
+		time.Sleep(time.Second)
+		err, took := t.ask(pair(1))
+		require.NoError(t, err)
+		require.Zero(t, took)
+		time.Sleep(5 * time.Second)
+	})
 	cacheBubble(t, "not for a rejection", cfg, func(t *cacheTest) {
 		t.back.set(refuseWith(senderauth.ErrInvalidKey))
 		t.ask(pair(1))

@@ -237,6 +237,31 @@ func TestPitfall09NoSecondBurstAtATick(t *testing.T) {
 	})
 }
 
+// A bucket of this size is counted in ticks of a second: what is left of one
+// is neither lost nor waited for twice.
+func TestCoarseTicksLoseNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 999_999_999_999_999
+		l := newLimiter(0)
+		limit := senderauth.Limit{Requests: 3600, Per: time.Hour, Burst: most}
+		require.False(t, take(t, l, 1, limit, most).Refused)
+		admitted := 0
+		for range 100 {
+			time.Sleep(700 * time.Millisecond)
+			if !take(t, l, 1, limit, 1).Refused {
+				admitted++
+			}
+		}
+		require.Equal(t, 70, admitted)
+		time.Sleep(300 * time.Millisecond)
+		b := take(t, l, 1, limit, 1)
+		require.True(t, b.Refused)
+		require.Equal(t, 700*time.Millisecond, b.RetryAfter)
+		time.Sleep(b.RetryAfter)
+		require.False(t, take(t, l, 1, limit, 1).Refused)
+	})
+}
+
 // x/time/rate agrees, where its numbers are exact: eighths of a second.
 func TestMemoryLimiterAgreesWithTimeRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

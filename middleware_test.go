@@ -373,6 +373,29 @@ func TestSeveralLimits(t *testing.T) {
 	})
 }
 
+// Of several waits the longest is told, and never is longer than any.
+func TestLongestWaitDecides(t *testing.T) {
+	for _, c := range []struct {
+		a, b  time.Duration
+		limit string
+		want  response
+	}{
+		{2 * time.Second, 9 * time.Second, "b", limited("9")},
+		{9 * time.Second, 2 * time.Second, "a", limited("9")},
+		{-1, 9 * time.Second, "a", refused(429, "Rate limit exceeded.")},
+		{9 * time.Second, -1, "b", refused(429, "Rate limit exceeded.")},
+	} {
+		a := newApp(t, nil, senderauth.Config{
+			Limits: map[string]senderauth.Limit{"default": three, "a": three, "b": three}, RateFields: senderauth.RateFieldsNone,
+			Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
+				return []senderauth.Balance{{Refused: true, RetryAfter: c.a}, {Refused: true, RetryAfter: c.b}}, nil
+			}),
+		})
+		require.Equal(t, c.want, serve(a.guard.Charging("a", "b").Wrap(a.hello()), of(1)))
+		require.Equal(t, c.limit, a.events[0].Limit)
+	}
+}
+
 func TestSenderLimitsOverride(t *testing.T) {
 	plans := map[string]map[string]senderauth.Limit{
 		senderID(1): {"default": {Requests: 2, Per: 20 * time.Second}, "unheard of": senderauth.PerSecond(1)},
