@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Config configures [Open]. It is read once, and its zero value is good.
@@ -152,6 +153,7 @@ type tx struct {
 	querier
 	store *Store
 	ctx   context.Context
+	at    time.Time // of the change, once now has been asked
 }
 
 func (t *tx) exec(query string, args ...any) (changed int64, err error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
+	"github.com/senderauth/senderauth/contrib/sqlkeys/internal/pgtest"
 )
 
 // told notes what a feed says; "" is a Purge.
@@ -139,7 +140,7 @@ func TestWatchEnds(t *testing.T) {
 // the feed is back, and none that was refused is accepted again.
 func TestWatchReconnects(t *testing.T) {
 	t.Parallel()
-	s := open(t, postgresURL(t), sqlkeys.Config{})
+	s := open(t, pgtest.URL(t), sqlkeys.Config{})
 	cache, err := senderauth.NewCache(s, senderauth.CacheConfig{TTL: time.Hour})
 	require.NoError(t, err)
 	watch(t, s, cache)
