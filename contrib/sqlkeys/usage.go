@@ -287,9 +287,7 @@ func (r *Recorder) take(hour, now time.Time) {
 		s := &r.shards[i]
 		s.mu.Lock()
 		keys := s.keys
-		if len(keys) > 0 {
-			s.keys = make(map[string]*outcomeCounts, len(keys))
-		}
+		s.keys = make(map[string]*outcomeCounts, len(keys))
 		s.mu.Unlock()
 		for id, counts := range keys {
 			for outcome, n := range counts {

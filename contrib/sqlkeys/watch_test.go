@@ -146,12 +146,7 @@ func TestWatchReconnects(t *testing.T) {
 	watch(t, s, cache)
 	admin := openDB(t, s.source)
 	cut := func() {
-		require.Eventually(t, func() bool {
-			var n int
-			require.NoError(t, admin.QueryRow(`SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-				WHERE datname = current_database() AND query LIKE 'LISTEN%' AND pid <> pg_backend_pid()`).Scan(&n))
-			return n > 0
-		}, 20*time.Second, 5*time.Millisecond, "nobody listens")
+		require.Eventually(t, func() bool { return cutFeed(t, admin) }, 20*time.Second, 5*time.Millisecond, "nobody listens")
 	}
 	for range 5 {
 		k := s.issue(t, sqlkeys.NewKey{})

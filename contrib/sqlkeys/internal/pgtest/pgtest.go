@@ -139,9 +139,15 @@ func (s *Server) Start() error {
 }
 
 // Stop ends the server at once, as a crash does.
-func (s *Server) Stop() {
-	s.alive.Close()
-	s.cmd.Wait()
+func (s *Server) Stop() error {
+	if err := s.alive.Close(); err != nil {
+		return err
+	}
+	var exit *exec.ExitError // the shell's, which is that of the server
+	if err := s.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		return err
+	}
+	return nil
 }
 
 func (s *Server) remove() {
