@@ -192,21 +192,25 @@ func (b *broadcast) tell() {
 	}
 }
 
-// values returns n groups of placeholders for a multi-row INSERT.
-func values(rows, columns int) string {
+// values returns the placeholders of a multi-row INSERT. SQLite finds numbered
+// ones in a list, the longer the slower.
+func (d *dialect) values(rows, columns int) string {
 	var b strings.Builder
-	for i := range rows {
-		if i > 0 {
+	for i := range rows * columns {
+		switch {
+		case i == 0:
+			b.WriteByte('(')
+		case i%columns == 0:
+			b.WriteString("),(")
+		default:
 			b.WriteByte(',')
 		}
-		b.WriteByte('(')
-		for j := range columns {
-			if j > 0 {
-				b.WriteByte(',')
-			}
-			fmt.Fprintf(&b, "$%d", i*columns+j+1)
+		if d == &sqliteDialect {
+			b.WriteByte('?')
+		} else {
+			fmt.Fprintf(&b, "$%d", i+1)
 		}
-		b.WriteByte(')')
 	}
+	b.WriteByte(')')
 	return b.String()
 }
