@@ -1,0 +1,396 @@
+package redislimit_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/redislimit"
+	"github.com/stretchr/testify/require"
+)
+
+// modes records what OnMode was told.
+type modes struct {
+	mu  sync.Mutex
+	all []redislimit.Mode
+}
+
+func (m *modes) add(mode redislimit.Mode, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if (mode == redislimit.Away) != (err != nil) {
+		mode = redislimit.Mode(fmt.Sprintf("%s with %v", mode, err))
+	}
+	m.all = append(m.all, mode)
+}
+
+func (m *modes) are(want ...redislimit.Mode) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !slices.Equal(m.all, want) {
+		return fmt.Errorf("modes: %v", m.all)
+	}
+	return nil
+}
+
+// load takes from many goroutines until stopped.
+type load struct {
+	admitted, refused, failed atomic.Int64
+	slow                      atomic.Int64 // decisions that took ten seconds
+	stop                      func()
+}
+
+func startLoad(l *redislimit.Limiter, goroutines int, c ...senderauth.Charge) *load {
+	d := &load{}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Millisecond):
+				}
+				start := time.Now()
+				b, err := l.Take(ctx, "a", c)
+				if time.Since(start) > 10*time.Second {
+					d.slow.Add(1)
+				}
+				switch {
+				case err != nil:
+					d.failed.Add(1)
+				case b[0].Refused:
+					d.refused.Add(1)
+				default:
+					d.admitted.Add(1)
+				}
+			}
+		})
+	}
+	d.stop = func() { close(done); wg.Wait() }
+	return d
+}
+
+// Redis dies under load, comes back empty, and dies again: every decision is
+// made, the sender gets a share of the burst while it is away and one burst
+// when it is back empty, and each change is told once.
+func TestRedisDies(t *testing.T) {
+	s := startServer(t, "redis-server")
+	c := s.client()
+	defer c.Close()
+	var m modes
+	l := open(t, c, redislimit.Config{Instances: 4, OnMode: m.add})
+	goroutines := runtime.NumGoroutine()
+	d := startLoad(l, 8, charge("x", hourly(100), 1))
+	admitted := func(n int64) func() error {
+		return func() error {
+			if got := d.admitted.Load(); got < n {
+				return fmt.Errorf("%d admitted", got)
+			}
+			return nil
+		}
+	}
+	eventually(t, admitted(100))
+	require.NoError(t, m.are())
+	s.kill()
+	eventually(t, admitted(125))
+	eventually(t, func() error { return m.are(redislimit.Away) })
+	s.start()
+	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
+	eventually(t, admitted(225))
+	s.kill()
+	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared, redislimit.Away) })
+	d.stop()
+	require.EqualValues(t, 225, d.admitted.Load())
+	require.Zero(t, d.failed.Load())
+	require.Zero(t, d.slow.Load())
+	require.NoError(t, l.Close())
+	eventually(t, func() error {
+		// The client's own: it tries to connect again.
+		if n := runtime.NumGoroutine(); n > goroutines+c.Options().PoolSize {
+			return fmt.Errorf("%d goroutines, %d before", n, goroutines)
+		}
+		return nil
+	})
+}
+
+// Redis hangs: nobody hangs with it, and when it goes on, so does the limiter.
+func TestRedisHangs(t *testing.T) {
+	s := startServer(t, "redis-server")
+	c := s.client()
+	defer c.Close()
+	var m modes
+	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add})
+	require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+	s.signal(syscall.SIGSTOP)
+	d := startLoad(l, 50, charge("x", hourly(10), 1))
+	eventually(t, func() error { return m.are(redislimit.Away) })
+	eventually(t, func() error {
+		if d.admitted.Load() < 5 || d.refused.Load() < 100 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	d.stop()
+	require.EqualValues(t, 5, d.admitted.Load(), "half of the burst")
+	require.Zero(t, d.failed.Load())
+	require.Zero(t, d.slow.Load())
+	s.signal(syscall.SIGCONT)
+	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
+	b := take(t, l, "a", charge("x", hourly(10), 0))
+	// Redis may have done what it had been sent before it hung.
+	require.LessOrEqual(t, b[0].Remaining, 9)
+}
+
+// A service starts without Redis and finds it when it comes.
+func TestStartsWithoutRedis(t *testing.T) {
+	s := startServer(t, "redis-server")
+	s.kill()
+	c := s.client()
+	defer c.Close()
+	var m modes
+	var instances atomic.Int32
+	l := open(t, c, redislimit.Config{CountInstances: func() int { return int(instances.Load()) }, OnMode: m.add})
+	require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining, "0 instances are 1")
+	instances.Store(3)
+	b := take(t, l, "a", charge("x", hourly(10), 5), charge("y", senderauth.Unlimited(), 1), charge("z", senderauth.Blocked(), 0))
+	require.True(t, b[0].Refused)
+	require.Equal(t, 3, b[0].Remaining, "a third of the burst")
+	require.Equal(t, time.Second, b[0].RetryAfter, "more than the share, but not than the burst")
+	b = take(t, l, "a", charge("x", hourly(10), 11))
+	require.Negative(t, b[0].RetryAfter)
+	for range 5 {
+		take(t, l, "a", charge("x", hourly(10), 0))
+	}
+	require.NoError(t, m.are(redislimit.Away))
+	s.start()
+	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
+	require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+}
+
+func TestFailClosed(t *testing.T) {
+	s := startServer(t, "redis-server")
+	c := s.client()
+	defer c.Close()
+	l := open(t, c, redislimit.Config{FailClosed: true})
+	take(t, l, "a", charge("x", hourly(10), 1))
+	s.kill()
+	for range 20 {
+		b, err := l.Take(ctx, "a", []senderauth.Charge{charge("x", hourly(10), 1)})
+		require.ErrorIs(t, err, redislimit.ErrUnavailable)
+		require.Nil(t, b)
+	}
+	b := take(t, l, "a", charge("x", senderauth.Unlimited(), 1), charge("y", senderauth.Blocked(), 1))
+	require.True(t, b[1].Refused, "what needs no bucket needs no Redis")
+}
+
+func TestClose(t *testing.T) {
+	l := open(t, shared(t), redislimit.Config{})
+	require.NoError(t, l.Close())
+	require.NoError(t, l.Close())
+	_, err := l.Take(ctx, "a", []senderauth.Charge{charge("x", hourly(10), 1)})
+	require.EqualError(t, err, "redislimit: the Limiter is closed")
+}
+
+// A replica is promoted: what it says before (READONLY) is retried once, then
+// decided without it, and the bucket goes on where it was.
+func TestFailover(t *testing.T) {
+	master := startServer(t, "redis-server", "--repl-diskless-sync-delay", "0")
+	replica := startServer(t, "redis-server", "--replicaof", "127.0.0.1 "+fmt.Sprint(master.port))
+	c := replica.client()
+	defer c.Close()
+	mc := master.client()
+	defer mc.Close()
+	var m modes
+	l := open(t, c, redislimit.Config{Instances: 1, OnMode: m.add, Failures: 3})
+	atMaster := open(t, mc, redislimit.Config{Timeout: time.Second})
+	require.Equal(t, 6, take(t, atMaster, "a", charge("x", hourly(10), 4))[0].Remaining)
+	eventually(t, func() error {
+		if info := c.Info(ctx, "replication").Val(); !contains(info, "master_link_status:up") || c.DBSize(ctx).Val() == 0 {
+			return errors.New(info)
+		}
+		return nil
+	})
+	commands(t, c)
+	for range 10 {
+		take(t, l, "a", charge("x", hourly(1000), 1))
+	}
+	require.NoError(t, m.are(redislimit.Away))
+	stats := commands(t, c)
+	require.LessOrEqual(t, stats["evalsha"]+stats["eval"], 6, "3 decisions, each tried twice")
+	require.NoError(t, c.Do(ctx, "replicaof", "no", "one").Err())
+	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
+	require.Equal(t, 5, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+}
+
+// A slow Redis adds one round trip, and the size of the pool does not bound
+// how many decisions are made.
+func TestSlowRedis(t *testing.T) {
+	s := startServer(t, "redis-server")
+	proxy, pieces := slowed(t, s.addr(), 20*time.Millisecond)
+	c := redis.NewClient(&redis.Options{Addr: proxy, ContextTimeoutEnabled: true, PoolSize: 10})
+	defer c.Close()
+	var m modes
+	l := open(t, c, redislimit.Config{OnMode: m.add, Timeout: 5 * time.Second})
+	take(t, l, "a", charge("x", hourly(1), 0))
+	pieces.Store(0)
+	var wg sync.WaitGroup
+	for range 500 {
+		wg.Go(func() { take(t, l, "a", charge("x", hourly(1000), 1)) })
+	}
+	wg.Wait()
+	require.Less(t, pieces.Load(), int64(100), "500 round trips on 10 connections would be 50 in a row")
+	require.Equal(t, 500, take(t, l, "a", charge("x", hourly(1000), 0))[0].Remaining)
+	require.NoError(t, m.are())
+}
+
+// slowed is a proxy that holds back each piece of an answer, and counts them.
+func slowed(t *testing.T, to string, delay time.Duration) (addr string, pieces *atomic.Int64) {
+	pieces = new(atomic.Int64)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			in, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			go func() {
+				defer out.Close()
+				buf := make([]byte, 1<<16)
+				for {
+					n, err := in.Read(buf)
+					if err != nil {
+						return
+					}
+					if _, err := out.Write(buf[:n]); err != nil {
+						return
+					}
+				}
+			}()
+			go func() {
+				defer in.Close()
+				buf := make([]byte, 1<<16)
+				for {
+					n, err := out.Read(buf)
+					if err != nil {
+						return
+					}
+					<-time.After(delay)
+					pieces.Add(1)
+					if _, err := in.Write(buf[:n]); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return ln.Addr().String(), pieces
+}
+
+func TestCluster(t *testing.T) {
+	c, nodes := startCluster(t)
+	var m modes
+	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, Timeout: 200 * time.Millisecond, Failures: 1})
+	sender := func(i int) string { return fmt.Sprintf("sender-%d", i) }
+	var wg sync.WaitGroup
+	for i := range 60 {
+		wg.Go(func() {
+			b := take(t, l, sender(i), charge("x", hourly(10), 1), charge("y", hourly(5), 2))
+			require.Equal(t, 9, b[0].Remaining)
+			require.Equal(t, 3, b[1].Remaining)
+		})
+	}
+	wg.Wait()
+	require.NoError(t, m.are())
+
+	require.NoError(t, l.Reset(ctx, sender(0)))
+	b := take(t, l, sender(0), charge("x", hourly(10), 0), charge("y", hourly(5), 0))
+	require.Equal(t, []senderauth.Balance{{Remaining: 10}, {Remaining: 5}}, b)
+	require.Equal(t, 3, take(t, l, sender(1), charge("y", hourly(5), 0))[0].Remaining)
+	require.Equal(t, 9, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
+
+	// A slot moves to another master: MOVED is followed.
+	tag := t.Name() + ":v1:" + sender(0)
+	slot := c.ClusterKeySlot(ctx, "{"+tag+"}").Val()
+	var from, to *redis.Client
+	for i, n := range nodes {
+		nc := n.client()
+		defer nc.Close()
+		if slot >= int64(i*16384/3) && slot < int64((i+1)*16384/3) {
+			from = nc
+		} else {
+			to = nc
+		}
+	}
+	toID, fromID := to.Do(ctx, "cluster", "myid").Val(), from.Do(ctx, "cluster", "myid").Val()
+	require.NoError(t, to.Do(ctx, "cluster", "setslot", slot, "importing", fromID).Err())
+	require.NoError(t, from.Do(ctx, "cluster", "setslot", slot, "migrating", toID).Err())
+	_, port, err := net.SplitHostPort(to.Options().Addr)
+	require.NoError(t, err)
+	for _, key := range from.ClusterGetKeysInSlot(ctx, int(slot), 100).Val() {
+		require.NoError(t, from.Migrate(ctx, "127.0.0.1", port, key, 0, time.Second).Err())
+	}
+	require.NoError(t, to.Do(ctx, "cluster", "setslot", slot, "node", toID).Err())
+	require.NoError(t, from.Do(ctx, "cluster", "setslot", slot, "node", toID).Err())
+	require.Equal(t, 8, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
+	require.NoError(t, m.are())
+
+	// One master hangs: its senders are decided without it, the others' by
+	// theirs. It goes on before the Cluster gives it up.
+	nodes[2].signal(syscall.SIGSTOP)
+	shared, away := 0, 0
+	for range 2 {
+		shared, away = 0, 0
+		for i := range 60 {
+			switch b := take(t, l, sender(i), charge("z", hourly(100), 0)); b[0].Remaining {
+			case 100:
+				shared++
+			case 50:
+				away++
+			default:
+				t.Fatalf("%+v", b)
+			}
+		}
+	}
+	nodes[2].signal(syscall.SIGCONT)
+	require.Positive(t, shared)
+	require.Positive(t, away)
+	eventually(t, func() error {
+		if m.mu.Lock(); len(m.all) > 0 && len(m.all)%2 == 0 {
+			m.mu.Unlock()
+			return nil
+		}
+		m.mu.Unlock()
+		return errors.New("still away")
+	})
+	require.Equal(t, 100, take(t, l, sender(1), charge("z", hourly(100), 0))[0].Remaining)
+}
+
+// No key and no part of one is in what is written to Redis: only the sender,
+// the name, and numbers.
+func TestWhatRedisSees(t *testing.T) {
+	c := startServer(t, "redis-server").client()
+	defer c.Close()
+	l := open(t, c, redislimit.Config{Timeout: time.Second, Prefix: "p"})
+	take(t, l, "sender", charge("x", hourly(10), 1))
+	keys := c.Keys(ctx, "*").Val()
+	require.Equal(t, "{p:v1:sender}:x", strings.Join(keys, " "))
+}

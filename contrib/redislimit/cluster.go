@@ -1,0 +1,37 @@
+package redislimit
+
+import "strings"
+
+// A Cluster can be away in parts: a master that died takes its slots with it
+// until its replica is promoted. Each part of 256 slots has a
+// line and a breaker of its own.
+const clusterParts = 64
+
+type part struct {
+	line
+	breaker
+}
+
+func (l *Limiter) part(sender string) *part {
+	if len(l.parts) == 1 {
+		return &l.parts[0]
+	}
+	tag := strings.TrimSuffix(l.key(sender, "")[1:], "}:")
+	return &l.parts[crc16(tag)%16384/256]
+}
+
+// crc16 is the XMODEM variant, by which a Cluster chooses the slot of a key.
+func crc16(s string) uint16 {
+	var crc uint16
+	for i := range len(s) {
+		crc ^= uint16(s[i]) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+	}
+	return crc
+}
