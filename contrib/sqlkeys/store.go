@@ -42,8 +42,7 @@ type Config struct {
 type Store struct {
 	db      *sql.DB
 	dialect *dialect
-	lookup  *sql.Stmt // nil on PostgreSQL, where the driver keeps statements itself
-	sql     string    // of lookup
+	lookup  *sql.Stmt
 
 	peppers [][]byte
 	prefix  string
@@ -103,23 +102,15 @@ func Open(ctx context.Context, db *sql.DB, cfg Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.sql = d.lookupSQL(len(s.peppers))
-	if d == &sqliteDialect {
-		if s.lookup, err = db.PrepareContext(ctx, s.sql); err != nil {
-			return nil, fmt.Errorf("sqlkeys: prepare the look-up: %w", err)
-		}
+	if s.lookup, err = db.PrepareContext(ctx, d.lookupSQL(len(s.peppers))); err != nil {
+		return nil, fmt.Errorf("sqlkeys: prepare the look-up: %w", err)
 	}
 	return s, nil
 }
 
 // Close gives back what the store holds on the connections of its pool. The
 // pool itself stays open.
-func (s *Store) Close() error {
-	if s.lookup == nil {
-		return nil
-	}
-	return s.lookup.Close()
-}
+func (s *Store) Close() error { return s.lookup.Close() }
 
 type actorKey struct{}
 
