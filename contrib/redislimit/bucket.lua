@@ -64,7 +64,7 @@ local function save(key, arg, level, last, perTick, full, shift, t1, n1, t2, n2)
 	local v = string.sub(arg, 1, 25) .. struct.pack('<dd', level, last)
 	if n1 + n2 > 0 then
 		v = v .. struct.pack('<dddd', t1, n1, t2, n2)
-		us = math.max(us, t2 - clock)
+		us = math.max(us, t1 - clock, t2 - clock)
 	end
 	redis.call('SET', key, v, 'PX', math.min(math.ceil(us / 1000) + 1000, 1e15))
 end

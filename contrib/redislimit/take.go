@@ -30,8 +30,11 @@ func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderaut
 	if len(t.asked) == 0 {
 		return t.balances, nil
 	}
-	err := l.exact(ctx, &t)
-	if err != nil {
+	decide := l.exact
+	if l.leases != nil && !slices.ContainsFunc(t.asked, func(a asked) bool { return a.term(l.leases.term) == 0 }) {
+		decide = l.leased
+	}
+	if err := decide(ctx, &t); err != nil {
 		return l.without(ctx, &t, err)
 	}
 	return t.balances, nil
@@ -140,8 +143,8 @@ func (s *scale) balance(level, need uint64, taken bool) senderauth.Balance {
 // ask calls Redis unless that is away, within the time that a decision has.
 func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Context, *line) ([]int64, error)) ([]int64, error) {
 	part := l.part(sender)
-	if err := ctx.Err(); err != nil {
-		return nil, &finalError{fmt.Errorf("redislimit: %w", context.Cause(ctx))}
+	if ctx.Err() != nil {
+		return nil, ended(ctx)
 	}
 	if part.open() {
 		return nil, errAway
@@ -168,6 +171,10 @@ var errAway = errors.New("redislimit: Redis is away")
 type finalError struct{ error }
 
 func (e *finalError) Unwrap() error { return e.error }
+
+func ended(ctx context.Context) error {
+	return &finalError{fmt.Errorf("redislimit: %w", context.Cause(ctx))}
+}
 
 // probe writes: a replica, or a Redis that is out of memory, would read.
 func (l *Limiter) probe(sender string) error {
