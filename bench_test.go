@@ -6,118 +6,237 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/senderauth/senderauth"
 )
 
-type benchWriter struct {
-	header http.Header
-	status int
+// The benchmarks share one cache and one limiter that hold 100,000 senders, so
+// that all of them, the floor too, run beside the same live heap: what the
+// collector does for each allocated byte depends on it.
+const benchSenders = 100_000
+
+type benchFixture struct {
+	ids, keys  []string
+	cache      *senderauth.Cache
+	none, both *senderauth.Guard
+	zipf       []int32 // senders in the order of demand
+	uniform    []int32
 }
 
-func (w *benchWriter) Header() http.Header         { return w.header }
-func (w *benchWriter) WriteHeader(status int)      { w.status = status }
-func (w *benchWriter) Write(b []byte) (int, error) { return len(b), nil }
-
-// reset empties the header as net/http does with a new map, at the price of
-// emptying one.
-func (w *benchWriter) reset() { clear(w.header); w.status = 0 }
-
-func newBenchWriter() *benchWriter { return &benchWriter{header: make(http.Header, 16)} }
-
-type floorKey struct{}
-
-// BenchmarkFloor is what any middleware costs that hands on a value in the
-// context: the others are ratios to it.
-func BenchmarkFloor(b *testing.B) {
-	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Context().Value(floorKey{}).(string) == "" {
-			b.Error("no value")
-		}
-	})
-	r := httptest.NewRequest("GET", "/", nil)
-	w := newBenchWriter()
-	b.ReportAllocs()
-	for b.Loop() {
-		w.reset()
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), floorKey{}, "x")))
+var bench = sync.OnceValue(func() *benchFixture {
+	f := &benchFixture{
+		ids:     make([]string, benchSenders),
+		keys:    make([]string, benchSenders),
+		zipf:    make([]int32, 1<<17),
+		uniform: make([]int32, 1<<17),
 	}
-}
-
-func benchSender(i int) (id, key string) {
-	return fmt.Sprintf("7a1de7b4-3a0e-4d6e-9c2b-%012x", i+1), fmt.Sprintf("0b9d3c1e-6f52-4c8a-b1d7-%012x", i+1)
-}
-
-func benchRequests(n int) []*http.Request {
-	rs := make([]*http.Request, n)
-	for i := range rs {
-		id, key := benchSender(i)
-		rs[i] = httptest.NewRequest("GET", "/", nil)
-		rs[i].Header.Set("X-Sender-Id", id)
-		rs[i].Header.Set("X-Api-Key", key)
+	for i := range f.ids {
+		f.ids[i] = fmt.Sprintf("7a1de7b4-3a0e-4d6e-9c2b-%012x", i+1)
+		f.keys[i] = fmt.Sprintf("0b9d3c1e-6f52-4c8a-b1d7-%012x", i+1)
 	}
-	return rs
-}
-
-func benchHandler(b *testing.B, fields senderauth.RateFields) http.Handler {
-	keys, err := senderauth.NewCache(senderauth.ValidatorFunc(func(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+	random := rand.New(rand.NewPCG(1, 2))
+	demand := rand.NewZipf(random, 1.1, 1, benchSenders-1)
+	for i := range f.zipf {
+		f.zipf[i] = int32(demand.Uint64())
+		f.uniform[i] = random.Int32N(benchSenders)
+	}
+	store := senderauth.ValidatorFunc(func(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
 		if c.APIKey[0] != '0' {
 			return senderauth.Sender{}, senderauth.ErrInvalidKey
 		}
 		return senderauth.Sender{ID: c.SenderID}, nil
-	}), senderauth.CacheConfig{TTL: time.Hour, RejectedTTL: time.Hour})
-	if err != nil {
-		b.Fatal(err)
-	}
-	guard, err := senderauth.New(keys, senderauth.Config{
-		RateFields: fields,
-		Limits:     map[string]senderauth.Limit{"default": senderauth.PerSecond(1_000_000_000), },
 	})
-	if err != nil {
-		b.Fatal(err)
+	var err error
+	f.cache, err = senderauth.NewCache(store, senderauth.CacheConfig{TTL: 24 * time.Hour, RejectedTTL: 24 * time.Hour})
+	must(err)
+	limiter := senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{})
+	for fields, guard := range map[senderauth.RateFields]**senderauth.Guard{
+		senderauth.RateFieldsNone: &f.none,
+		senderauth.RateFieldsBoth: &f.both,
+	} {
+		*guard, err = senderauth.New(f.cache, senderauth.Config{
+			Limiter:    limiter,
+			RateFields: fields,
+			Limits: map[string]senderauth.Limit{
+				"default": senderauth.PerSecond(1_000_000_000),
+				"drained": {Requests: 1, Per: 10_000 * time.Hour, Burst: 1},
+			},
+		})
+		must(err)
 	}
-	return guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := senderauth.SenderFrom(r.Context()); !ok {
-			b.Error("no sender")
-		}
-	}))
+	call := f.caller()
+	h := f.none.Wrap(readSender)
+	for i := range f.ids {
+		call(h, f.ids[i], f.keys[i])
+	}
+	return f
+})
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
 }
 
+// readSender is the handler behind all guards.
+var readSender = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	if s, ok := senderauth.SenderFrom(r.Context()); !ok || s.ID[0] != '7' {
+		panic("no sender")
+	}
+})
+
+// benchWriter is a ResponseWriter that costs nothing.
+type benchWriter struct{ header http.Header }
+
+func (w *benchWriter) Header() http.Header         { return w.header }
+func (w *benchWriter) WriteHeader(int)             {}
+func (w *benchWriter) Write(b []byte) (int, error) { return len(b), nil }
+
+// caller returns a function that sends one and the same request with other
+// credentials: a real one is in the processor's cache, too.
+func (f *benchFixture) caller() func(h http.Handler, id, key string) {
+	id, key := []string{""}, []string{""}
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header["X-Sender-Id"], r.Header["X-Api-Key"] = id, key
+	w := &benchWriter{header: make(http.Header)}
+	return func(h http.Handler, i, k string) {
+		clear(w.header)
+		id[0], key[0] = i, k
+		h.ServeHTTP(w, r)
+	}
+}
+
+// run sends requests of the senders in order.
+func (f *benchFixture) run(b *testing.B, h http.Handler, order []int32) {
+	call := f.caller()
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		s := order[i&(len(order)-1)]
+		call(h, f.ids[s], f.keys[s])
+		i++
+	}
+}
+
+var oneSender = []int32{0}
+
+type floorKey struct{}
+
+// readFloor is a variable of interface type, as a next handler is: else the
+// compiler keeps the request's copy off the heap.
+var readFloor http.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	if s, ok := r.Context().Value(floorKey{}).(senderauth.Sender); !ok || s.ID[0] != '7' {
+		panic("no sender")
+	}
+})
+
+// BenchmarkFloor is what any middleware costs that hands a sender to the next
+// handler by the context: the others are ratios to floor/one.
+func BenchmarkFloor(b *testing.B) {
+	f := bench()
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := senderauth.Sender{ID: r.Header["X-Sender-Id"][0]}
+		readFloor.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), floorKey{}, s)))
+	})
+	b.Run("one", func(b *testing.B) { f.run(b, h, oneSender) })
+	b.Run("zipf", func(b *testing.B) { f.run(b, h, f.zipf) })
+}
+
+// BenchmarkGuard admits remembered senders: with the rate fields off and with
+// both families, one sender and 100,000.
 func BenchmarkGuard(b *testing.B) {
-	for _, c := range []struct {
-		name    string
-		fields  senderauth.RateFields
-		senders int
-	}{
-		{"none/1", senderauth.RateFieldsNone, 1},
-		{"both/1", senderauth.RateFieldsBoth, 1},
-		{"none/zipf", senderauth.RateFieldsNone, 100_000},
-		{"both/zipf", senderauth.RateFieldsBoth, 100_000},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			h := benchHandler(b, c.fields)
-			rs := benchRequests(c.senders)
-			w := newBenchWriter()
-			for _, r := range rs {
-				h.ServeHTTP(w, r)
-			}
-			z := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), 1.1, 1, uint64(c.senders-1))
-			order := make([]*http.Request, 1<<16)
-			for i := range order {
-				order[i] = rs[0]
-				if c.senders > 1 {
-					order[i] = rs[z.Uint64()]
-				}
-			}
-			i := 0
+	f := bench()
+	none, both := f.none.Wrap(readSender), f.both.Wrap(readSender)
+	b.Run("fields=none/one", func(b *testing.B) { f.run(b, none, oneSender) })
+	b.Run("fields=both/one", func(b *testing.B) { f.run(b, both, oneSender) })
+	b.Run("fields=none/zipf", func(b *testing.B) { f.run(b, none, f.zipf) })
+	b.Run("fields=both/zipf", func(b *testing.B) { f.run(b, both, f.zipf) })
+}
+
+// BenchmarkParallel admits 100,000 senders with equal demand; run it with
+// -cpu 2,8,32.
+func BenchmarkParallel(b *testing.B) {
+	f := bench()
+	h := f.both.Wrap(readSender)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		call := f.caller()
+		i := rand.IntN(len(f.uniform))
+		for pb.Next() {
+			s := f.uniform[i&(len(f.uniform)-1)]
+			call(h, f.ids[s], f.keys[s])
+			i++
+		}
+	})
+}
+
+// BenchmarkRefuse refuses, all fields and the body included.
+func BenchmarkRefuse(b *testing.B) {
+	f := bench()
+	h, drained := f.both.Wrap(readSender), f.both.Charging("drained").Wrap(readSender)
+	refuse := func(name string, h http.Handler, id, key string) {
+		b.Run(name, func(b *testing.B) {
+			call := f.caller()
+			call(h, id, key)
 			b.ReportAllocs()
 			for b.Loop() {
-				w.reset()
-				h.ServeHTTP(w, order[i&(1<<16-1)])
-				i++
+				call(h, id, key)
 			}
 		})
 	}
+	refuse("missing", h, f.ids[0], "")
+	refuse("badkey", h, f.ids[0], "ffffffff-6f52-4c8a-b1d7-000000000001")
+	refuse("limited", drained, f.ids[0], f.keys[0])
+	refuse("huge", h, f.ids[0], string(make([]byte, 900_000)))
+}
+
+// BenchmarkHeld reports the bytes that stay for each entry: the heap of
+// 1,500,000 less that of 500,000, the sender's ID included.
+func BenchmarkHeld(b *testing.B) {
+	held := func(name string, fill func() (add func(i int))) {
+		b.Run(name, func(b *testing.B) {
+			for range b.N {
+				add := fill()
+				var heap [2]uint64
+				i := 0
+				for k, n := range []int{500_000, 1_500_000} {
+					for ; i < n; i++ {
+						add(i)
+					}
+					runtime.GC()
+					var m runtime.MemStats
+					runtime.ReadMemStats(&m)
+					heap[k] = m.HeapAlloc
+				}
+				b.ReportMetric(float64(heap[1]-heap[0])/1e6, "B/entry")
+				runtime.KeepAlive(add)
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+	id := func(i int) string { return fmt.Sprintf("7a1de7b4-3a0e-4d6e-9c2b-%012x", i+1) }
+	held("credential", func() func(int) {
+		echo := senderauth.ValidatorFunc(func(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+			return senderauth.Sender{ID: c.SenderID}, nil
+		})
+		cache, err := senderauth.NewCache(echo, senderauth.CacheConfig{Entries: 2_000_000, TTL: 24 * time.Hour})
+		must(err)
+		return func(i int) {
+			_, err := cache.Validate(context.Background(), senderauth.Credentials{SenderID: id(i), APIKey: id(i)})
+			must(err)
+		}
+	})
+	held("bucket", func() func(int) {
+		limiter := senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{Buckets: 2_000_000})
+		charge := []senderauth.Charge{{Name: "default", Limit: senderauth.Limit{Requests: 1, Per: time.Hour, Burst: 50}, Cost: 1}}
+		return func(i int) {
+			_, err := limiter.Take(context.Background(), id(i), charge)
+			must(err)
+		}
+	})
 }

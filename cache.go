@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -85,6 +86,7 @@ type Cache struct {
 	secret [16]byte
 	shards []cacheShard // a power of two
 	size   int          // of each segment of a shard
+	exact  bool         // the order of use, to the last hit
 	slots  chan struct{}
 	flight singleflight.Group
 
@@ -101,12 +103,19 @@ type Cache struct {
 	forgotten []atomic.Uint64 // a power of two
 }
 
-type digest [sha256.Size]byte
+// A digest is 192 bits of a SHA-256: the index finds an entry, the tag says
+// that it is the one.
+type digest struct {
+	index uint64
+	tag   [16]byte
+}
+
+func (d *digest) is(tag *[16]byte) bool { return subtle.ConstantTimeCompare(d.tag[:], tag[:]) == 1 }
 
 type cacheShard struct {
 	mu       sync.Mutex
-	accepted *simplelru.LRU[digest, *acceptance]
-	rejected *simplelru.LRU[digest, *rejection]
+	accepted *simplelru.LRU[uint64, *acceptance]
+	rejected *simplelru.LRU[uint64, *rejection]
 
 	hits, rejectedHits, misses, evictions uint64
 
@@ -114,22 +123,34 @@ type cacheShard struct {
 }
 
 func (s *cacheShard) empty(size int) {
-	s.accepted, _ = simplelru.NewLRU[digest, *acceptance](size, nil)
-	s.rejected, _ = simplelru.NewLRU[digest, *rejection](size, nil)
+	s.accepted, _ = simplelru.NewLRU[uint64, *acceptance](size, nil)
+	s.rejected, _ = simplelru.NewLRU[uint64, *rejection](size, nil)
 }
 
-// An acceptance is a remembered sender. All but the last two fields are fixed.
+// An acceptance is a remembered sender. What is not atomic is fixed.
 type acceptance struct {
 	sender Sender
+	tag    [16]byte
 	until  time.Duration // of the cache's clock: the end of TTL
 	born   uint64        // seq when the look-up began
 	place  uint32        // of the sender in forgotten
 
-	failed atomic.Bool  // the last look-up behind this entry ended in an error
-	again  atomic.Int64 // of the cache's clock: when to look up behind a hit
+	moved  atomic.Uint32 // era in which it was last moved to the front
+	failed atomic.Bool   // the last look-up behind this entry ended in an error
+	again  atomic.Int64  // of the cache's clock: when to look up behind a hit
+
+	// account is for a MemoryLimiter, which finds the sender's buckets here
+	// without a look into its map: half of the cache misses of a request.
+	account atomic.Pointer[account]
 }
 
+// era is how exact the order of a cache with many entries is: about 8 seconds.
+// Moving an entry to the front touches three others, which costs more than all
+// else that a hit does.
+func era(now time.Duration) uint32 { return uint32(now >> 33) }
+
 type rejection struct {
+	tag   [16]byte
 	err   error
 	until time.Duration
 	born  uint64
@@ -202,6 +223,7 @@ func NewCache(v Validator, cfg CacheConfig) (*Cache, error) {
 		share := float64(cfg.Entries) / float64(shards)
 		c.size = int(math.Ceil(share + 6*math.Sqrt(share)))
 	}
+	c.exact = shards == 1
 	c.shards = make([]cacheShard, shards)
 	for i := range c.shards {
 		c.shards[i].empty(c.size)
@@ -221,11 +243,11 @@ func (c *Cache) Validate(ctx context.Context, cr Credentials) (Sender, error) {
 	if id, ok := canonicalUUID(cr.SenderID); ok {
 		cr.SenderID = id
 	}
-	s, _, err := c.lookup(ctx, c.digest(cr), cr)
-	if s == nil {
+	e, _, err := c.lookup(ctx, c.digest(cr), cr)
+	if e == nil {
 		return Sender{}, err
 	}
-	return *s, nil
+	return e.sender, nil
 }
 
 // Forget drops what is remembered of a sender, rejections included: a key was
@@ -306,7 +328,7 @@ func (c *Cache) digest(cr Credentials) digest {
 	b = binary.AppendUvarint(b, uint64(len(cr.SenderID)))
 	b = append(b, cr.SenderID...)
 	b = append(b, cr.APIKey...)
-	return sha256.Sum256(b)
+	return cut(sha256.Sum256(b))
 }
 
 // digestUUIDs hashes the pair as 49 bytes, which fit one block of SHA-256
@@ -316,39 +338,47 @@ func (c *Cache) digestUUIDs(sender, key uuid) digest {
 	copy(b[1:], c.secret[:])
 	copy(b[17:], sender[:])
 	copy(b[33:], key[:])
-	return sha256.Sum256(b[:])
+	return cut(sha256.Sum256(b[:]))
+}
+
+func cut(sum [sha256.Size]byte) digest {
+	return digest{binary.LittleEndian.Uint64(sum[:8]), [16]byte(sum[8:24])}
 }
 
 // lookup is Validate for one who has the digest already. cached reports that
-// no look-up was waited for; an error beside a sender is the failure that a
-// stale entry covers.
-func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (sender *Sender, cached bool, err error) {
-	s := &c.shards[int(binary.LittleEndian.Uint64(d[:])&uint64(len(c.shards)-1))]
+// no look-up was waited for; an error beside an entry is the failure that a
+// stale one covers.
+func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (e *acceptance, cached bool, err error) {
+	s := &c.shards[d.index&uint64(len(c.shards)-1)]
 	now := time.Since(c.start)
 
 	s.mu.Lock()
-	e, ok := s.accepted.Get(d)
-	if ok && !e.usable(c, now) {
-		s.accepted.Remove(d)
+	e, ok := s.accepted.Peek(d.index)
+	if ok && !(d.is(&e.tag) && e.usable(c, now)) {
+		s.accepted.Remove(d.index)
 		e, ok = nil, false
 	}
 	if ok && (now < e.until || e.failing(now)) {
+		if now := era(now); c.exact || e.moved.Load() != now {
+			s.accepted.Get(d.index)
+			e.moved.Store(now)
+		}
 		s.hits++
 		s.mu.Unlock()
 		again := e.again.Load()
 		if int64(now) >= again && e.again.CompareAndSwap(again, int64(now+retryLookup)) {
 			c.ask(ctx, s, d, cr, e)
 		}
-		return &e.sender, true, nil
+		return e, true, nil
 	}
 	if !ok {
-		if rej, ok := s.rejected.Get(d); ok {
-			if now < rej.until && c.since(rej.place) <= rej.born {
+		if rej, ok := s.rejected.Get(d.index); ok {
+			if d.is(&rej.tag) && now < rej.until && c.since(rej.place) <= rej.born {
 				s.rejectedHits++
 				s.mu.Unlock()
 				return nil, true, rej.err
 			}
-			s.rejected.Remove(d)
+			s.rejected.Remove(d.index)
 		}
 	}
 	s.misses++
@@ -359,7 +389,7 @@ func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (sender *S
 	select {
 	case res := <-c.ask(ctx, s, d, cr, e):
 		if res.Err == nil {
-			return res.Val.(*Sender), false, nil
+			return res.Val.(*acceptance), false, nil
 		}
 		err = res.Err
 	case <-ctx.Done():
@@ -369,9 +399,9 @@ func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (sender *S
 	}
 	// The entry that is kept for this is asked once more: the key may have
 	// expired or been forgotten meanwhile.
-	if e != nil && !isRefusal(err) && e.usable(c, time.Since(c.start)) {
+	if e != nil && isFailure(err) && e.usable(c, time.Since(c.start)) {
 		e.fail(time.Since(c.start))
-		return &e.sender, true, err
+		return e, true, err
 	}
 	return nil, false, err
 }
@@ -379,7 +409,11 @@ func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (sender *S
 // usable reports whether e may be answered with, or kept for when the
 // validator fails.
 func (e *acceptance) usable(c *Cache, now time.Duration) bool {
-	if now >= e.until+c.stale || c.since(e.place) > e.born {
+	if now >= e.until+c.stale {
+		return false
+	}
+	// Most of the time nobody was forgotten, and the table is left alone.
+	if c.seq.Load() > e.born && c.since(e.place) > e.born {
 		return false
 	}
 	// The wall clock, which can be set: a key ends when the calendar says so.
@@ -413,7 +447,7 @@ func (c *Cache) ask(ctx context.Context, s *cacheShard, d digest, cr Credentials
 	born := c.seq.Load()
 	// In this order: a sender that is forgotten in between starts a look-up of
 	// its own, which is remembered for nobody.
-	key := string(binary.LittleEndian.AppendUint64(d[:], c.since(place)))
+	key := string(binary.LittleEndian.AppendUint64(append(binary.LittleEndian.AppendUint64(nil, d.index), d.tag[:]...), c.since(place)))
 	return c.flight.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
 		defer cancel()
@@ -435,13 +469,13 @@ func (c *Cache) ask(ctx context.Context, s *cacheShard, d digest, cr Credentials
 		switch {
 		case err == nil:
 			return c.accept(s, d, sender, born), nil
-		case isRefusal(err):
-			c.reject(s, d, err, born, place)
-		default:
+		case isFailure(err):
 			c.failures.Add(1)
 			if behind != nil {
 				behind.fail(time.Since(c.start))
 			}
+		default:
+			c.reject(s, d, err, born, place)
 		}
 		return nil, err
 	})
@@ -460,41 +494,49 @@ func (c *Cache) acceptable(s *Sender, cr Credentials) error {
 
 var errOtherSender = &faultError{errors.New("senderauth: the validator returned another sender than the one in the request")}
 
-// isRefusal reports whether err says no to these credentials, and will again.
-func isRefusal(err error) bool {
+// isFailure reports whether err says nothing about the credentials: an outage,
+// a fault, or a problem of the server's.
+func isFailure(err error) bool {
 	var p *Problem
-	return (errors.Is(err, ErrInvalidKey) || errors.Is(err, ErrKeyMismatch) || errors.Is(err, ErrInvalidSender)) && !errors.As(err, &p)
+	if errors.As(err, &p) {
+		return p.status() >= 500
+	}
+	return !errors.Is(err, ErrInvalidKey) && !errors.Is(err, ErrKeyMismatch) && !errors.Is(err, ErrInvalidSender)
 }
 
 // accept remembers the sender, unless it was forgotten since its look-up
 // began.
-func (c *Cache) accept(s *cacheShard, d digest, sender Sender, born uint64) *Sender {
+func (c *Cache) accept(s *cacheShard, d digest, sender Sender, born uint64) *acceptance {
 	now := time.Since(c.start)
 	// Without its monotonic part an instant is compared by the calendar.
 	sender.Expires = sender.Expires.Round(0)
-	e := &acceptance{sender: sender, until: now + c.ttl, born: born, place: c.place(sender.ID)}
+	e := &acceptance{sender: sender, tag: d.tag, until: now + c.ttl, born: born, place: c.place(sender.ID)}
+	e.moved.Store(era(now))
 	e.again.Store(int64(now + c.ttl/2))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.usable(c, now) {
-		if s.accepted.Add(d, e) {
+		if s.accepted.Add(d.index, e) {
 			s.evictions++
 		}
-		s.rejected.Remove(d)
+		s.rejected.Remove(d.index)
 	}
-	return &e.sender
+	return e
 }
 
-// reject remembers the refusal, in the same way.
+// reject remembers the refusal, in the same way; one by a Problem only ends an
+// acceptance.
 func (c *Cache) reject(s *cacheShard, d digest, err error, born uint64, place uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.since(place) > born {
 		return
 	}
-	s.accepted.Remove(d)
-	if c.rejected > 0 {
-		s.rejected.Add(d, &rejection{err: err, until: time.Since(c.start) + c.rejected, born: born, place: place})
+	s.accepted.Remove(d.index)
+	var p *Problem
+	if c.rejected > 0 && !errors.As(err, &p) {
+		until := time.Since(c.start) + c.rejected
+		s.rejected.Add(d.index, &rejection{tag: d.tag, err: err, until: until, born: born, place: place})
 	}
 }
 

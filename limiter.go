@@ -7,8 +7,8 @@ import (
 	"hash/maphash"
 	"math"
 	"math/bits"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -51,13 +51,13 @@ func (l Limit) validate() error {
 	}
 	var errs []error
 	if l.Requests < 1 || l.Requests > maxQuota {
-		errs = append(errs, fmt.Errorf("Requests %d is not in 1..%d", l.Requests, maxQuota))
+		errs = append(errs, fmt.Errorf("field Requests is %d, not in 1..%d", l.Requests, maxQuota))
 	}
 	if l.Per <= 0 {
-		errs = append(errs, fmt.Errorf("Per %v is not above 0", l.Per))
+		errs = append(errs, fmt.Errorf("field Per is %v, not above 0", l.Per))
 	}
 	if l.Burst < 0 || l.Burst > maxQuota {
-		errs = append(errs, fmt.Errorf("Burst %d is not in 0..%d", l.Burst, maxQuota))
+		errs = append(errs, fmt.Errorf("field Burst is %d, not in 0..%d", l.Burst, maxQuota))
 	}
 	return errors.Join(errs...)
 }
@@ -141,15 +141,18 @@ type limiterShard struct {
 	accounts map[string]*account
 	order    []*account // the same, for the reclaiming hand
 	hand     int
-	peak     int      // len(order) since the map was made
-	_        [16]byte // to a cache line of 64
+	peak     int // len(order) since the map was made
+	limiter  *MemoryLimiter
+	_        [8]byte // to a cache line of 64
 }
 
 // An account is a sender's buckets. Most senders have one, so that the first
 // is part of it.
 type account struct {
-	id    string
-	first bucket
+	id        string
+	shard     *limiterShard
+	forgotten bool // for those who know the account from before
+	first     bucket
 }
 
 type bucket struct {
@@ -179,6 +182,7 @@ func NewMemoryLimiter(cfg MemoryLimiterConfig) *MemoryLimiter {
 	}
 	for i := range m.shards {
 		m.shards[i].accounts = make(map[string]*account)
+		m.shards[i].limiter = m
 	}
 	return m
 }
@@ -202,7 +206,7 @@ func (m *MemoryLimiter) Take(_ context.Context, senderID string, charges []Charg
 	if err := validateCharges(charges); err != nil {
 		return nil, err
 	}
-	return m.take(make([]Balance, 0, len(charges)), senderID, charges), nil
+	return m.take(make([]Balance, 0, len(charges)), senderID, charges, nil), nil
 }
 
 func validateCharges(charges []Charge) error {
@@ -223,16 +227,32 @@ func validateCharges(charges []Charge) error {
 	return errors.Join(errs...)
 }
 
-// take appends the balances of valid charges to dst.
-func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge) []Balance {
-	s := &m.shards[maphash.String(m.seed, senderID)&uint64(len(m.shards)-1)]
+// take appends the balances of valid charges to dst. known, where it is not
+// nil, is where the caller keeps the sender's account for the next time.
+func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, known *atomic.Pointer[account]) []Balance {
+	var s *limiterShard
+	var acct *account
+	if known != nil {
+		if acct = known.Load(); acct != nil && acct.shard.limiter == m {
+			s = acct.shard
+		}
+	}
+	if s == nil {
+		acct = nil
+		s = &m.shards[maphash.String(m.seed, senderID)&uint64(len(m.shards)-1)]
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// The clock is read under the lock: a time that was taken before waiting
 	// for it can be older than the bucket's, and an older time mints tokens.
 	now := int64(time.Since(m.start))
 
-	acct := s.accounts[senderID]
+	if acct == nil || acct.forgotten {
+		acct = s.accounts[senderID]
+		if known != nil && acct != nil {
+			known.Store(acct)
+		}
+	}
 	refused := false
 	for i := range charges {
 		c := &charges[i]
@@ -260,9 +280,8 @@ func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge) [
 
 // add makes an account without buckets.
 func (s *limiterShard) add(senderID string) *account {
-	// A clone, for the string may be part of something larger.
-	acct := &account{id: strings.Clone(senderID)}
-	s.accounts[acct.id] = acct
+	acct := &account{id: senderID, shard: s}
+	s.accounts[senderID] = acct
 	s.order = append(s.order, acct)
 	s.peak = max(s.peak, len(s.order))
 	return acct
@@ -285,6 +304,7 @@ func (s *limiterShard) reclaim(now int64) {
 		s.order[s.hand], s.order[last] = s.order[last], nil
 		s.order = s.order[:last]
 		delete(s.accounts, acct.id)
+		acct.forgotten = true
 	}
 	// Neither a map nor a slice gives memory back by itself.
 	if len(s.order) < s.peak/4 && s.peak > 64 {
@@ -322,7 +342,7 @@ func (a *account) open(c *Charge, now int64) *bucket {
 		b = &bucket{next: a.first.next}
 		a.first.next = b
 	}
-	b.name, b.limit, b.last = strings.Clone(c.Name), c.Limit, now
+	b.name, b.limit, b.last = c.Name, c.Limit, now
 	b.level = measure(c.Limit).full
 	return b
 }

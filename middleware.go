@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -147,10 +148,22 @@ type refusal struct {
 	outcome Outcome
 }
 
-// A namedCharge is a charge of one token, with its name as the fields show it.
+// A namedCharge is a charge of one token, with what the fields show of it.
 type namedCharge struct {
 	Charge
-	quoted string
+	quoted string // the name
+	burst  string
+	policy string
+}
+
+func newNamedCharge(name string, l Limit) namedCharge {
+	quoted := quote(name)
+	return namedCharge{
+		Charge: Charge{Name: name, Limit: l, Cost: 1},
+		quoted: quoted,
+		burst:  strconv.Itoa(l.burst()),
+		policy: string(l.appendPolicy(nil, quoted)),
+	}
 }
 
 // New returns a guard that asks v whose a request is and charges the limit
@@ -191,8 +204,9 @@ func New(v Validator, cfg Config) (*Guard, error) {
 		}
 		if err := cfg.Limits[name].validate(); err != nil {
 			report("Config.Limits[%q]: %w", name, err)
+			continue
 		}
-		g.limits[name] = namedCharge{Charge{Name: name, Limit: cfg.Limits[name], Cost: 1}, quote(name)}
+		g.limits[name] = newNamedCharge(name, cfg.Limits[name])
 	}
 	if cfg.Limiter == nil {
 		g.limiter = NewMemoryLimiter(MemoryLimiterConfig{})
@@ -220,9 +234,6 @@ func New(v Validator, cfg Config) (*Guard, error) {
 		if !p.IsValid() {
 			report("Config.TrustedProxies[%d]: the prefix is not valid", i)
 		}
-	}
-	if len(cfg.TrustedProxies) > 0 && !cfg.RequireTLS {
-		report("Config.TrustedProxies is set without Config.RequireTLS, and would not be used")
 	}
 	if len(errs) > 0 {
 		slices.SortFunc(errs, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
@@ -338,7 +349,8 @@ type handler struct {
 type decision struct {
 	outcome Outcome
 	err     error
-	sender  *Sender // nil: not authenticated
+	sender  *Sender     // nil: not authenticated
+	entry   *acceptance // of the cache, where the sender comes from there
 	cached  bool
 	limit   string        // that refused, or was charged first
 	retry   time.Duration // of Limited; negative: never
@@ -368,13 +380,15 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	charges := h.guard.charges
-	var inner *admission
+	var inner *admission // what next gets; nil so far, or r as it is
 	if d.outcome == Admitted && h.guard.choose != nil {
-		if inner = outer; outer == nil {
+		seen := r
+		if outer == nil {
 			inner = g.admit(r, d.sender)
+			seen = &inner.request
 		}
 		var err error
-		if charges, err = g.charges(nil, h.guard.choose(&inner.request)); err != nil {
+		if charges, err = g.charges(nil, h.guard.choose(seen)); err != nil {
 			d.refuse(g.failed, err)
 		}
 	}
@@ -395,7 +409,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.answer(w, r, &d)
 		return
 	}
-	if inner == nil || inner == outer {
+	if outer != nil && len(charges) == 0 {
+		h.next.ServeHTTP(w, r)
+		return
+	}
+	if inner == nil {
 		inner = g.admit(r, d.sender)
 	}
 	inner.charged = charges
@@ -409,7 +427,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *root) admit(r *http.Request, s *Sender) *admission {
 	a := &admission{Context: r.Context(), sender: s, root: g}
 	a.request = *r.WithContext(a)
-	if g.stripKey {
+	if g.stripKey && len(r.Header[g.keyHeader]) > 0 {
 		a.request.Header = r.Header.Clone()
 		delete(a.request.Header, g.keyHeader)
 	}
@@ -495,7 +513,9 @@ func (g *root) authenticate(r *http.Request, d *decision) {
 		} else {
 			of = g.cache.digest(cr)
 		}
-		d.sender, d.cached, d.err = g.cache.lookup(r.Context(), of, cr)
+		if d.entry, d.cached, d.err = g.cache.lookup(r.Context(), of, cr); d.entry != nil {
+			d.sender = &d.entry.sender
+		}
 	}
 	switch {
 	case d.sender == nil:
@@ -506,9 +526,14 @@ func (g *root) authenticate(r *http.Request, d *decision) {
 	}
 }
 
-// absent reports a header that is not there, or is empty.
+// absent reports a header that is not there, or is empty in every line.
 func absent(values []string) bool {
-	return len(values) == 0 || len(values) == 1 && values[0] == ""
+	for _, v := range values {
+		if v != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // wellFormed calls Config.CheckKey. A panic in it would be logged by net/http
@@ -599,7 +624,11 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 	balances := balanceBuf[:0]
 	if g.memory != nil {
 		// Without the interface neither slice is on the heap.
-		balances = g.memory.take(balances, d.sender.ID, due)
+		var known *atomic.Pointer[account]
+		if d.entry != nil {
+			known = &d.entry.account
+		}
+		balances = g.memory.take(balances, d.sender.ID, due, known)
 	} else {
 		var err error
 		balances, err = g.limiter.Take(ctx, d.sender.ID, slices.Clone(due))
@@ -616,6 +645,9 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 	rates := rateBuf[:0]
 	for i := range due {
 		if b := &balances[i]; b.Refused {
+			if b.RetryAfter == 0 {
+				b.RetryAfter = 1 // a limiter's slip must not tell clients to come back at once
+			}
 			if d.outcome == Admitted {
 				d.outcome, d.limit, d.retry = Limited, due[i].Name, b.RetryAfter
 			}
@@ -625,7 +657,7 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 			}
 		}
 		if due[i].Limit != Unlimited() {
-			rates = append(rates, rate{charges[i].quoted, due[i].Limit, balances[i]})
+			rates = append(rates, rate{&charges[i], due[i].Limit, balances[i]})
 		}
 	}
 	g.fields.set(h, rates)
@@ -647,6 +679,10 @@ func (g *root) degrade(ctx context.Context, d *decision, err error) {
 
 // answer writes the refusal.
 func (g *root) answer(w http.ResponseWriter, r *http.Request, d *decision) {
+	if d.outcome != Limited {
+		// They would be those of a guard outside, and tell of quota on a 401.
+		dropRateFields(w.Header())
+	}
 	switch {
 	case d.outcome == Canceled:
 		// Nothing is written, and nothing must be: without this net/http would
@@ -697,18 +733,14 @@ func limitedDetail(retry time.Duration) string {
 // limited is Problem.compile for a 429, without the work of encoding a text
 // that needs none.
 func limited(retry time.Duration) answer {
+	const before, after = `{"status":429,"title":"Too Many Requests","detail":"`, `","type":"about:blank"}`
+	detail := limitedDetail(retry)
 	a := answer{status: http.StatusTooManyRequests}
+	a.body = make([]byte, 0, len(before)+len(detail)+len(after))
+	a.body = append(append(append(a.body, before...), detail...), after...)
+	a.length = strconv.Itoa(len(a.body))
 	if retry >= 0 {
 		a.retryAfter = strconv.FormatInt(seconds(retry), 10)
 	}
-	b := make([]byte, 0, 160)
-	b = append(b, `{"status":429,"title":"Too Many Requests","detail":"Rate limit exceeded.`...)
-	if retry >= 0 {
-		b = append(b, " Please retry after "...)
-		b = append(b, a.retryAfter...)
-		b = append(b, " seconds."...)
-	}
-	a.body = append(b, `","type":"about:blank"}`...)
-	a.length = strconv.Itoa(len(a.body))
 	return a
 }

@@ -185,11 +185,19 @@ func seconds(d time.Duration) int64 {
 	return s
 }
 
-// representation are the fields about a body that is not sent, or that must
-// not be read into ours (RFC 9110 sections 8 and 14).
-var representation = [...]string{
-	"Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Location",
-	"Content-Range", "Etag", "Expires", "Last-Modified", "Trailer", "Transfer-Encoding",
+// clearRepresentation deletes the fields about a body that is not sent, or that
+// must not be read into ours (RFC 9110 sections 8 and 14), and what only some
+// refusals set. To look at the few fields that are there takes a third of the
+// time of looking for those that may be.
+func clearRepresentation(h http.Header) {
+	for name := range h {
+		switch name {
+		case "Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Location",
+			"Content-Range", "Etag", "Expires", "Last-Modified", "Trailer", "Transfer-Encoding",
+			"Retry-After", "Www-Authenticate":
+			delete(h, name)
+		}
+	}
 }
 
 // unsentBody is how long a refused HTTP/1 request may take to deliver a body
@@ -199,11 +207,7 @@ const unsentBody = 200 * time.Millisecond
 
 func (a *answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	if len(h) > 0 {
-		for _, name := range representation {
-			delete(h, name)
-		}
-	}
+	clearRepresentation(h)
 	// One array for all values; each has its own capacity, so that an append
 	// by an outer layer does not run into the next.
 	v := [6]string{"application/problem+json", a.length, "no-store", "nosniff", a.challenge, a.retryAfter}
@@ -213,13 +217,9 @@ func (a *answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h["X-Content-Type-Options"] = v[3:4:4]
 	if a.challenge != "" {
 		h["Www-Authenticate"] = v[4:5:5]
-	} else {
-		delete(h, "Www-Authenticate")
 	}
 	if a.retryAfter != "" {
 		h["Retry-After"] = v[5:6:6]
-	} else {
-		delete(h, "Retry-After")
 	}
 	if r.ContentLength != 0 && r.ProtoMajor == 1 {
 		// A writer that does not support it serves the answer all the same.

@@ -1,6 +1,8 @@
 package senderauth
 
 import (
+	"math"
+	"math/bits"
 	"net/http"
 	"strconv"
 	"time"
@@ -30,50 +32,48 @@ const (
 
 // A rate is what the fields tell of one bucket.
 type rate struct {
-	name    string // quoted
-	limit   Limit
+	of      *namedCharge
+	limit   Limit // of the sender, if not that of the charge
 	balance Balance
 }
 
 // set writes the fields for rates, of which none is Unlimited, into h.
 //
-// All values are cut from one string and held by one array, each with its own
-// capacity: two allocations for five fields.
+// What changes is cut from one string, and all values are held by one array,
+// each with its own capacity: two allocations for five fields.
 func (f RateFields) set(h http.Header, rates []rate) {
 	if len(rates) == 0 || f == RateFieldsNone {
 		return
 	}
+	tight := tightest(rates)
 	var buf [256]byte
-	var cut [5]int
-	b := buf[:0]
+	b := strconv.AppendInt(buf[:0], int64(tight.balance.Remaining), 10)
+	remaining := len(b)
 	if f != RateFieldsDraft {
-		tightest := &rates[0]
-		for i := range rates {
-			r := &rates[i]
-			if r.balance.Remaining < tightest.balance.Remaining ||
-				r.balance.Remaining == tightest.balance.Remaining && r.balance.Refused && !tightest.balance.Refused {
-				tightest = r
-			}
-		}
-		b = strconv.AppendInt(b, int64(tightest.limit.burst()), 10)
-		cut[0] = len(b)
-		b = strconv.AppendInt(b, int64(tightest.balance.Remaining), 10)
-		cut[1] = len(b)
-		b = strconv.AppendInt(b, unixAfter(tightest.balance.ResetAfter), 10)
+		b = strconv.AppendInt(b, unixAfter(tight.balance.ResetAfter), 10)
 	}
-	cut[2] = len(b)
-	if f != RateFieldsX {
+	reset := len(b)
+	for i := range rates {
+		b = rates[i].appendState(b, i > 0)
+	}
+	state := len(b)
+	limit, policy := "", ""
+	if len(rates) == 1 && tight.limit == tight.of.Limit {
+		limit, policy = tight.of.burst, tight.of.policy
+	} else {
+		limit = strconv.Itoa(tight.limit.burst())
 		for i := range rates {
-			b = rates[i].appendState(b, i > 0)
+			if i > 0 {
+				b = append(b, ", "...)
+			}
+			b = rates[i].limit.appendPolicy(b, rates[i].of.quoted)
 		}
-		cut[3] = len(b)
-		for i := range rates {
-			b = rates[i].appendPolicy(b, i > 0)
-		}
-		cut[4] = len(b)
 	}
 	s := string(b)
-	v := [5]string{s[:cut[0]], s[cut[0]:cut[1]], s[cut[1]:cut[2]], s[cut[2]:max(cut[2], cut[3])], s[max(cut[2], cut[3]):]}
+	if policy == "" {
+		policy = s[state:]
+	}
+	v := [5]string{limit, s[:remaining], s[remaining:reset], s[reset:state], policy}
 	if f != RateFieldsDraft {
 		h["X-Ratelimit-Limit"] = v[0:1:1]
 		h["X-Ratelimit-Remaining"] = v[1:2:2]
@@ -85,12 +85,35 @@ func (f RateFields) set(h http.Header, rates []rate) {
 	}
 }
 
+// dropRateFields deletes what set has written.
+func dropRateFields(h http.Header) {
+	for name := range h {
+		switch name {
+		case "Ratelimit", "Ratelimit-Policy", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset":
+			delete(h, name)
+		}
+	}
+}
+
+// tightest is the rate with the fewest whole tokens left; of several the one
+// that refused.
+func tightest(rates []rate) *rate {
+	tight := &rates[0]
+	for i := range rates {
+		r, left := &rates[i].balance, rates[i].balance.Remaining-tight.balance.Remaining
+		if left < 0 || left == 0 && r.Refused && !tight.balance.Refused {
+			tight = &rates[i]
+		}
+	}
+	return tight
+}
+
 // appendState appends the item of RateLimit.
 func (r *rate) appendState(b []byte, comma bool) []byte {
 	if comma {
 		b = append(b, ", "...)
 	}
-	b = append(b, r.name...)
+	b = append(b, r.of.quoted...)
 	b = append(b, ";r="...)
 	b = strconv.AppendInt(b, int64(r.balance.Remaining), 10)
 	if t := r.nextToken(); t > 0 {
@@ -101,24 +124,38 @@ func (r *rate) appendState(b []byte, comma bool) []byte {
 }
 
 // appendPolicy appends the item of RateLimit-Policy.
-func (r *rate) appendPolicy(b []byte, comma bool) []byte {
-	if comma {
-		b = append(b, ", "...)
-	}
-	b = append(b, r.name...)
+func (l Limit) appendPolicy(b []byte, quoted string) []byte {
+	b = append(b, quoted...)
 	b = append(b, ";q="...)
-	b = strconv.AppendInt(b, int64(r.limit.burst()), 10)
-	if r.limit != Blocked() {
+	b = strconv.AppendInt(b, int64(l.burst()), 10)
+	if l != Blocked() {
 		b = append(b, ";w="...)
-		b = strconv.AppendInt(b, r.limit.window(), 10)
+		b = strconv.AppendInt(b, l.window(), 10)
 	}
 	return b
 }
 
-// window is the whole seconds that fill an empty bucket, at least 1.
+// window is the whole seconds that fill an empty bucket, rounded up: a window
+// that is short by a fraction would promise more than the bucket admits.
 func (l Limit) window() int64 {
-	w := (float64(l.burst()) / float64(l.Requests)) * l.Per.Seconds()
-	return min(max(ceil(w), 1), maxQuota)
+	hi, lo := bits.Mul64(uint64(l.burst()), uint64(l.Per))
+	hi, lo = ceilDiv(hi, lo, uint64(l.Requests))
+	hi, lo = ceilDiv(hi, lo, uint64(time.Second))
+	if hi > 0 || lo > maxQuota {
+		return maxQuota
+	}
+	return int64(lo)
+}
+
+// ceilDiv divides a number of two words, rounding up.
+func ceilDiv(hi, lo, by uint64) (uint64, uint64) {
+	q, rest := bits.Div64(hi%by, lo, by)
+	up := uint64(0)
+	if rest > 0 {
+		up = 1
+	}
+	q, carry := bits.Add64(q, up, 0)
+	return hi/by + carry, q
 }
 
 // nextToken is how long until one more whole token is there; 0 where none is
@@ -132,8 +169,13 @@ func (r *rate) nextToken() time.Duration {
 	if behind < 0 || r.balance.ResetAfter <= 0 {
 		return 0
 	}
-	t := r.balance.ResetAfter - time.Duration(float64(behind)*(float64(r.limit.Per)/float64(r.limit.Requests)))
-	return max(t, 1)
+	token := (r.limit.Per-1)/time.Duration(r.limit.Requests) + 1
+	hi, lo := bits.Mul64(uint64(behind), uint64(r.limit.Per))
+	if hi >= uint64(r.limit.Requests) || r.balance.ResetAfter == math.MaxInt64 {
+		return token // centuries from full: nothing more is known
+	}
+	after, _ := bits.Div64(hi, lo, uint64(r.limit.Requests))
+	return min(max(r.balance.ResetAfter-time.Duration(after), 1), token)
 }
 
 // unixAfter is the Unix time in d, in whole seconds, rounded up.
@@ -144,14 +186,4 @@ func unixAfter(d time.Duration) int64 {
 		end += (rest + int64(time.Second) - 1) / int64(time.Second)
 	}
 	return end
-}
-
-// ceil rounds up a value that a float64 holds with an error far below a
-// millionth: 15.000000000000002 is 15.
-func ceil(x float64) int64 {
-	n := int64(x)
-	if x-float64(n) > 1e-6 {
-		n++
-	}
-	return n
 }

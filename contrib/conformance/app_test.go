@@ -1,0 +1,328 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/senderauth/senderauth"
+	"github.com/stretchr/testify/require"
+)
+
+// An application is the test application that the head of vectors.json
+// describes, behind a guard in one of its configurations.
+type application struct {
+	suite   *suite
+	store   *store
+	cache   *senderauth.Cache
+	limiter *senderauth.MemoryLimiter
+	handler http.Handler
+	calls   atomic.Int32 // of the application's handlers
+	log     io.Writer    // everything that is ever logged
+}
+
+const (
+	cacheTTL = 10 * time.Minute
+	allowed  = "https://app.example" // the origin of cors-outside
+)
+
+func newApplication(t *testing.T, s *suite, config, storeExtra string, out io.Writer) *application {
+	a := &application{suite: s, store: newStore(t, s), limiter: senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{}), log: out}
+	cache := senderauth.CacheConfig{TTL: cacheTTL}
+	cfg := senderauth.Config{Limits: map[string]senderauth.Limit{}, Limiter: a.limiter, StripKey: true, Observe: a.observe}
+	for name, p := range s.Policies {
+		cfg.Limits[name] = p.limit
+	}
+	twoPolicies, cors := false, false
+	switch config {
+	case "", "default":
+	case "cors-outside":
+		cors = true
+	case "require-tls":
+		cfg.RequireTLS = true
+	case "require-tls-trust-proxy":
+		cfg.RequireTLS = true
+		cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	case "keep-credential":
+		cfg.StripKey = false
+	case "two-policies":
+		twoPolicies = true
+	case "store-error", "store-down":
+		a.store.set("error")
+	case "store-timeout":
+		a.store.set("block")
+		cache.LookupTimeout = 100 * time.Millisecond
+	case "store-panic":
+		a.store.set("panic")
+	case "limiter-error":
+		cfg.Limiter = brokenLimiter{}
+	case "limiter-error-closed":
+		cfg.Limiter = brokenLimiter{}
+		cfg.FailClosed = true
+	default:
+		t.Fatalf("configuration %q is not known", config)
+	}
+	switch storeExtra {
+	case "":
+	case "a sender row with the nil UUID and an active key equal to A.active":
+		a.store.keys[s.Credentials["A.active"].Key] = record{owner: "00000000-0000-0000-0000-000000000000"}
+	default:
+		t.Fatalf("store_extra %q is not known", storeExtra)
+	}
+
+	var err error
+	a.cache, err = senderauth.NewCache(a.store, cache)
+	require.NoError(t, err)
+	guard, err := senderauth.New(a.cache, cfg)
+	require.NoError(t, err)
+
+	mux := a.routes()
+	guarded := guard.ChargingBy(func(r *http.Request) []string {
+		names := []string{"default"}
+		// What the mux answers itself, a redirect included, is no route.
+		if h, _ := mux.Handler(r); h != nil {
+			if rt, ok := h.(route); ok {
+				names[0] = rt.limit
+			}
+		}
+		if twoPolicies {
+			names = append(names, "daily")
+		}
+		return names
+	}).Wrap(mux)
+
+	a.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/health/live" {
+			a.answer(w, r)
+			return
+		}
+		// A layer outside that has described a representation already.
+		w.Header().Set("ETag", `"v1"`)
+		w.Header().Set("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+		w.Header().Set("Accept-Ranges", "bytes")
+		guarded.ServeHTTP(w, r)
+	})
+	if cors {
+		a.handler = allowOrigin(a.handler)
+	}
+	return a
+}
+
+// A route is a handler of the application and the limit that it is charged.
+type route struct {
+	limit string
+	http.Handler
+}
+
+func (a *application) routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	handle := func(pattern, limit string, before func(http.ResponseWriter)) {
+		mux.Handle(pattern, route{limit, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			a.calls.Add(1)
+			sender, _ := senderauth.SenderFrom(r.Context())
+			fmt.Fprintf(a.log, "%+v %+v\n", r.Context(), sender)
+			if before != nil {
+				before(w)
+			}
+			a.answer(w, r)
+		})})
+	}
+	status := func(n int) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) { w.WriteHeader(n) }
+	}
+	set := func(name, value string) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) { w.Header().Set(name, value) }
+	}
+	handle("GET /v2/contacts", "default", nil)
+	handle("GET /v2/contacts/{id}", "contact-id", nil)
+	handle("GET /v2/contacts/none", "default", status(http.StatusNotFound))
+	handle("POST /v2/messages/phone", "messages", nil)
+	handle("POST /v2/messages/quick-message", "quick-message", nil)
+	handle("/v2/any", "default", nil)
+	handle("POST /v2/echo", "default", nil)
+	handle("GET /v2/boom", "default", status(http.StatusInternalServerError))
+	handle("GET /v2/app401", "default", func(w http.ResponseWriter) {
+		w.Header().Set("Content-Type", "text/plain")
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	handle("GET /v2/cacheable", "default", set("Cache-Control", "public, max-age=60"))
+	handle("GET /v2/moved", "default", func(w http.ResponseWriter) {
+		w.Header().Set("Location", "/v2/contacts")
+		w.WriteHeader(http.StatusMovedPermanently)
+	})
+	handle("GET /v2/ownlimit", "default", set("RateLimit", `"upstream";r=1`))
+	handle("GET /v2/unlimited", "unlimited", nil)
+	handle("GET /v2/closed", "closed", nil)
+	return mux
+}
+
+func (a *application) answer(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		fmt.Fprintln(a.log, err)
+	}
+	if w.Header().Get("Content-Type") == "" {
+		w.Header().Set("Content-Type", "application/json")
+	}
+	sender, _ := senderauth.SenderFrom(r.Context())
+	_, sawKey := r.Header["X-Api-Key"]
+	_, sawSender := r.Header["X-Sender-Id"]
+	json.NewEncoder(w).Encode(map[string]any{
+		"sender": sender.ID, "method": r.Method, "path": r.URL.Path,
+		"saw_api_key": sawKey, "saw_sender_id": sawSender, "body": string(body),
+	})
+}
+
+// observe logs an event in every way at hand.
+func (a *application) observe(ctx context.Context, e senderauth.Event) {
+	fmt.Fprintf(a.log, "%+v %#v\n", e, e)
+	slog.New(slog.NewJSONHandler(a.log, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true})).
+		DebugContext(ctx, "decision", "event", e, "err", e.Err, "context", fmt.Sprintf("%+v", ctx))
+}
+
+// serve runs a server for the time of f, which gets its address.
+func (a *application) serve(t *testing.T, f func(addr string)) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	srv := &http.Server{Handler: a.handler, ErrorLog: log.New(a.log, "", 0), Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ln) }()
+	defer func() {
+		require.NoError(t, srv.Close())
+		require.ErrorIs(t, <-done, http.ErrServerClosed)
+	}()
+	f(ln.Addr().String())
+}
+
+// allowOrigin is the CORS layer of cors-outside.
+func allowOrigin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") == allowed {
+			w.Header().Set("Access-Control-Allow-Origin", allowed)
+			w.Header().Set("Access-Control-Expose-Headers", "RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate")
+			if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+				w.Header().Set("Access-Control-Allow-Headers", "x-api-key, x-sender-id")
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+type brokenLimiter struct{}
+
+func (brokenLimiter) Take(context.Context, string, []senderauth.Charge) ([]senderauth.Balance, error) {
+	return nil, errors.New("the limiter's engine is down")
+}
+
+// A store is a Validator with the credentials of the suite in the states that
+// the suite gives them.
+type store struct {
+	mu      sync.Mutex
+	mode    string // "ok", "error", "block", "panic"
+	keys    map[string]record
+	lookups int
+}
+
+// A record is a key that is there, and active between from and until.
+type record struct {
+	name, owner   string
+	from, until   time.Time
+	ownerDisabled bool
+}
+
+func newStore(t *testing.T, s *suite) *store {
+	st := &store{mode: "ok", keys: map[string]record{}}
+	for name, c := range s.Credentials {
+		st.put(t, s, name, c.State)
+	}
+	return st
+}
+
+var keyState = regexp.MustCompile(`^(active|rotated|disabled|inactive|deleted|never issued|absent)\b(?:.*(expires_at|grace_until|valid_from) = now([+-]\d+s)?$)?`)
+
+// put gives a credential a state, in the words of the suite.
+func (st *store) put(t *testing.T, s *suite, name, state string) {
+	c, ok := s.Credentials[name]
+	require.True(t, ok, "credential %q is not known", name)
+	m := keyState.FindStringSubmatch(state)
+	require.NotNil(t, m, "state %q is not known", state)
+	at := time.Now()
+	if m[3] != "" {
+		d, err := time.ParseDuration(m[3])
+		require.NoError(t, err)
+		at = at.Add(d)
+	}
+	owner := s.Senders[c.Sender]
+	r := record{name: name, owner: owner.ID, ownerDisabled: owner.State == "disabled"}
+	switch m[2] {
+	case "expires_at", "grace_until":
+		r.until = at
+	case "valid_from":
+		r.from = at
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	switch m[1] {
+	case "active", "rotated":
+		st.keys[c.Key] = r
+	default:
+		delete(st.keys, c.Key)
+	}
+}
+
+func (st *store) set(mode string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.mode = mode
+}
+
+// takeLookups returns how often the store was asked since it was called last.
+func (st *store) takeLookups() int {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	n := st.lookups
+	st.lookups = 0
+	return n
+}
+
+func (st *store) Validate(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+	st.mu.Lock()
+	st.lookups++
+	mode := st.mode
+	r, found := st.keys[c.APIKey]
+	st.mu.Unlock()
+	now := time.Now()
+	switch {
+	case mode == "error":
+		return senderauth.Sender{}, errors.New("the store is down")
+	case mode == "block":
+		<-ctx.Done()
+		return senderauth.Sender{}, ctx.Err()
+	case mode == "panic":
+		// The worst that a store can do: the guard has to keep this to itself.
+		panic(fmt.Errorf("look-up of key %s failed", c.APIKey))
+	case !found, now.Before(r.from), !r.until.IsZero() && !now.Before(r.until):
+		return senderauth.Sender{}, senderauth.ErrInvalidKey
+	case c.SenderID != r.owner:
+		return senderauth.Sender{}, senderauth.ErrKeyMismatch
+	case r.ownerDisabled:
+		return senderauth.Sender{}, senderauth.ErrInvalidSender
+	}
+	return senderauth.Sender{ID: r.owner, KeyID: r.name, Expires: r.until}, nil
+}

@@ -1,0 +1,106 @@
+package conformance
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// An exchange is what went over a connection, and what it means.
+type exchange struct {
+	sent, received bytes.Buffer
+
+	status int // 0: the stream was reset
+	header http.Header
+	body   []byte
+	reset  string // the code of the RST_STREAM of HTTP/2
+}
+
+// patience is how long a connection may take for everything.
+const patience = 20 * time.Second
+
+func (v *vector) exchange(addr string) (*exchange, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	x := &exchange{}
+	if v.Protocol == "h2" {
+		return x, x.h2(conn, v)
+	}
+	return x, x.h1(conn.(*net.TCPConn), v)
+}
+
+// wire is the request of an HTTP/1 vector.
+func (v *vector) wire() string {
+	if v.RawRequest != "" {
+		return v.RawRequest
+	}
+	version := v.HTTPVersion
+	if version == "" {
+		version = "HTTP/1.1"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s %s\r\n", v.Method, v.Path, version)
+	if !v.has("Host") && (v.Host == nil || *v.Host) {
+		b.WriteString("Host: localhost\r\n")
+	}
+	if !v.has("Connection") {
+		b.WriteString("Connection: close\r\n")
+	}
+	body := v.Body
+	if body == unsentBody {
+		body = ""
+	} else if body != "" && !v.has("Content-Length") && !v.has("Transfer-Encoding") {
+		b.WriteString("Content-Length: " + strconv.Itoa(len(body)) + "\r\n")
+	}
+	for _, h := range v.Headers {
+		b.WriteString(h.name + h.separator + h.value + "\r\n")
+	}
+	b.WriteString("\r\n" + body)
+	return b.String()
+}
+
+// h1 sends the vector, reads up to the response that is to be checked, and
+// makes sure that no other follows. The connection is half-closed only after
+// that response: the end of the input would make net/http give up a request.
+func (x *exchange) h1(conn *net.TCPConn, v *vector) error {
+	x.sent.WriteString(v.wire())
+	if _, err := conn.Write(x.sent.Bytes()); err != nil {
+		return err
+	}
+	in := bufio.NewReader(io.TeeReader(conn, &x.received))
+	for range max(1, v.Precondition.CheckResponse) {
+		resp, err := http.ReadResponse(in, &http.Request{Method: v.Method})
+		if err != nil {
+			return err
+		}
+		if x.body, err = io.ReadAll(resp.Body); err != nil {
+			return err
+		}
+		x.status, x.header = resp.StatusCode, resp.Header
+		if len(resp.TransferEncoding) > 0 {
+			x.header["Transfer-Encoding"] = resp.TransferEncoding
+		}
+	}
+	if err := conn.CloseWrite(); err != nil {
+		return err
+	}
+	rest, err := io.ReadAll(in)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return errors.New("more follows the response")
+	}
+	return nil
+}

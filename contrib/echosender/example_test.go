@@ -1,0 +1,57 @@
+package echosender_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+
+	"github.com/labstack/echo/v5"
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/echosender"
+)
+
+func ExampleMiddleware() {
+	keys, err := senderauth.Static(senderauth.Credentials{
+		SenderID: "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11",
+		APIKey:   "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01",
+	})
+	if err != nil {
+		panic(err)
+	}
+	guard, err := senderauth.New(keys, senderauth.Config{Limits: map[string]senderauth.Limit{
+		"default":  senderauth.PerMinute(200),
+		"messages": senderauth.PerMinute(60),
+	}})
+	if err != nil {
+		panic(err)
+	}
+
+	limits := func(r *http.Request) []string {
+		switch r.Method + " " + r.Pattern { // the Pattern is c.Path()
+		case "POST /v1/messages/:channel":
+			return []string{"messages"}
+		}
+		return []string{"default"}
+	}
+	e := echo.New()
+	e.Use(echosender.Middleware[echo.HandlerFunc](guard.ChargingBy(limits).Wrap))
+	e.POST("/v1/messages/:channel", func(c *echo.Context) error {
+		sender, _ := echosender.Sender(c)
+		return c.String(http.StatusAccepted, c.Param("channel")+" for "+sender.ID)
+	})
+
+	r := httptest.NewRequest("POST", "/v1/messages/sms", nil)
+	w := httptest.NewRecorder()
+	e.ServeHTTP(w, r)
+	fmt.Println(w.Code, w.Body)
+
+	r.Header.Set("x-sender-id", "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11")
+	r.Header.Set("x-api-key", "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01")
+	w = httptest.NewRecorder()
+	e.ServeHTTP(w, r)
+	fmt.Println(w.Code, w.Body, w.Header().Get("RateLimit-Policy"))
+
+	// Output:
+	// 401 {"status":401,"title":"Unauthorized","detail":"Header x-api-key not found","type":"about:blank"}
+	// 202 sms for 7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11 "messages";q=60;w=60
+}

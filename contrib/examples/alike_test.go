@@ -1,0 +1,402 @@
+package examples_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func unauthorized(detail string) string {
+	body := `{"status":401,"title":"Unauthorized","detail":"` + detail + `","type":"about:blank"}`
+	return fmt.Sprintf(`401 Unauthorized
+Cache-Control: no-store
+Content-Length: %d
+Content-Type: application/problem+json
+Www-Authenticate: ApiKey realm="api"
+X-Content-Type-Options: nosniff
+
+%s`, len(body), body)
+}
+
+const charged = `Ratelimit: "default";r=49;t=1
+Ratelimit-Policy: "default";q=50;w=15
+X-Ratelimit-Limit: 50
+X-Ratelimit-Remaining: 49
+X-Ratelimit-Reset: soon
+`
+
+const contactsBody = `{"sender":"` + sender + `","contacts":[{"id":"1","name":"Ada","phone":"+15550100"},{"id":"2","name":"Grace","phone":"+15550101"}]}` + "\n"
+
+// The four servers give the same response, byte for byte but for the date, to
+// a first request. Each case has servers of its own.
+func TestAnswersAreAlike(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		request
+		want string
+	}{
+		{"no key", request{target: "GET /v1/contacts"}, unauthorized("Header x-api-key not found")},
+		{"no sender", request{"GET /v1/contacts", []string{"x-api-key", key}, ""}, unauthorized("Header x-sender-id not found")},
+		{"malformed sender", request{"GET /v1/contacts", []string{"x-api-key", key, "x-sender-id", "7a1de7b4"}, ""}, unauthorized("Invalid x-sender-id")},
+		{"unknown key", request{"GET /v1/contacts", []string{"x-api-key", otherKey, "x-sender-id", sender}, ""}, unauthorized("Invalid API credentials!")},
+		{"another's key", request{"GET /v1/contacts", []string{"x-api-key", key, "x-sender-id", otherSender}, ""}, unauthorized("API key does not match sender ID")},
+		{"no key, no path", request{target: "GET /nope"}, unauthorized("Header x-api-key not found")},
+		{"no key, nearly open", request{target: "GET /healthz/"}, unauthorized("Header x-api-key not found")},
+		{"no key, spelt otherwise", request{target: "GET //v1/../healthz"}, unauthorized("Header x-api-key not found")},
+		{"no key, a slash too many", request{target: "GET /v1/contacts/"}, unauthorized("Header x-api-key not found")},
+		{"no key, HEAD", request{target: "HEAD /v1/contacts"}, strings.Split(unauthorized("Header x-api-key not found"), "{")[0]},
+		{"no key, OPTIONS", request{target: "OPTIONS /nope"}, unauthorized("Header x-api-key not found")},
+		{"no key, a body", request{"POST /v1/messages", nil, `{"to":"+15550100","text":"Hello"}`}, unauthorized("Header x-api-key not found")},
+		{"contacts", request{"GET /v1/contacts", authorized, ""}, `200 OK
+Cache-Control: private
+Content-Length: 153
+Content-Type: application/json
+` + charged + "\n" + contactsBody},
+		{"contacts, HEAD", request{"HEAD /v1/contacts", authorized, ""}, `200 OK
+Cache-Control: private
+Content-Length: 153
+Content-Type: application/json
+` + charged + "\n"},
+		{"contacts, capitals", request{"GET /v1/contacts", []string{"X-SENDER-ID", strings.ToUpper(sender), "X-API-KEY", strings.ToUpper(key)}, ""}, `200 OK
+Cache-Control: private
+Content-Length: 153
+Content-Type: application/json
+` + charged + "\n" + contactsBody},
+		{"a contact", request{"GET /v1/contacts/2", authorized, ""}, `200 OK
+Cache-Control: private
+Content-Length: 46
+Content-Type: application/json
+` + charged + `
+{"id":"2","name":"Grace","phone":"+15550101"}
+`},
+		{"no such contact", request{"GET /v1/contacts/3", authorized, ""}, `404 Not Found
+Cache-Control: no-store
+Content-Length: 82
+Content-Type: application/problem+json
+Ratelimit: "default";r=49;t=1
+Ratelimit-Policy: "default";q=50;w=15
+X-Content-Type-Options: nosniff
+X-Ratelimit-Limit: 50
+X-Ratelimit-Remaining: 49
+X-Ratelimit-Reset: soon
+
+{"status":404,"title":"Not Found","detail":"No such contact","type":"about:blank"}`},
+		{"a message", request{"POST /v1/messages", authorized, `{"to":"+15550100","text":"Hello"}`}, `202 Accepted
+Cache-Control: private
+Content-Length: 85
+Content-Type: application/json
+Ratelimit: "messages";r=59;t=1
+Ratelimit-Policy: "messages";q=60;w=60
+X-Ratelimit-Limit: 60
+X-Ratelimit-Remaining: 59
+X-Ratelimit-Reset: soon
+
+{"sender":"` + sender + `","to":"+15550100","status":"queued"}
+`},
+		{"a broken message", request{"POST /v1/messages", authorized, `{`}, `400 Bad Request
+Cache-Control: no-store
+Content-Length: 98
+Content-Type: application/problem+json
+Ratelimit: "messages";r=59;t=1
+Ratelimit-Policy: "messages";q=60;w=60
+X-Content-Type-Options: nosniff
+X-Ratelimit-Limit: 60
+X-Ratelimit-Remaining: 59
+X-Ratelimit-Reset: soon
+
+{"status":400,"title":"Bad Request","detail":"The body is not a JSON object","type":"about:blank"}`},
+		{"a user", request{"POST /v1/users", authorized, `{"email":"ada@example.com"}`}, `201 Created
+Cache-Control: private
+Content-Length: 95
+Content-Type: application/json
+Ratelimit: "default";r=49;t=1, "sensitive";r=4;t=6
+Ratelimit-Policy: "default";q=50;w=15, "sensitive";q=5;w=30
+X-Ratelimit-Limit: 5
+X-Ratelimit-Remaining: 4
+X-Ratelimit-Reset: soon
+
+{"sender":"` + sender + `","email":"ada@example.com","status":"invited"}
+`},
+		{"open", request{target: "GET /healthz"}, `200 OK
+Content-Length: 3
+Content-Type: text/plain; charset=utf-8
+
+ok
+`},
+		{"open, HEAD", request{target: "HEAD /healthz"}, `200 OK
+Content-Length: 3
+Content-Type: text/plain; charset=utf-8
+
+`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, program := range programs {
+				require.Equal(t, c.want, start(t, program, pair).whole(t, c.request), program)
+			}
+		})
+	}
+}
+
+// What no route matches: the status and the guard's fields are alike, and one
+// unit of the limit "default" is charged. The body, with the fields about it,
+// and what else Allow names beside the method that is served, are each
+// router's own. Where gin is told to answer 405 it sets Allow before any
+// middleware runs, and so on the 401 too.
+func TestUnmatchedIsAlike(t *testing.T) {
+	own := regexp.MustCompile(`(?m)^(Content-Type|Content-Length|X-Content-Type-Options|Allow): .*\n`)
+	for _, c := range []struct{ target, status, allow string }{
+		{"GET /nope", "404 Not Found", ""},
+		{"POST /v1/messages/", "404 Not Found", ""},
+		{"POST /v1/message%73/x", "404 Not Found", ""},
+		{"GET /v1/messages", "405 Method Not Allowed", "POST"},
+		{"DELETE /v1/users", "405 Method Not Allowed", "POST"},
+		{"DELETE /v1/contacts/1", "405 Method Not Allowed", "GET"},
+	} {
+		t.Run(c.target, func(t *testing.T) {
+			for _, program := range programs {
+				p := start(t, program, pair)
+				refused := p.whole(t, request{target: c.target})
+				if program == "gin" {
+					refused = regexp.MustCompile(`(?m)^Allow: .*\n`).ReplaceAllString(refused, "")
+				}
+				require.Equal(t, unauthorized("Header x-api-key not found"), refused, program)
+
+				res := p.do(t, request{target: c.target, header: authorized})
+				require.Equal(t, c.allow != "", len(res.Header["Allow"]) > 0, program)
+				if c.allow != "" {
+					require.Contains(t, strings.Split(strings.Join(res.Header["Allow"], ", "), ", "), c.allow, program)
+				}
+
+				p = start(t, program, pair)
+				head, body, _ := strings.Cut(p.whole(t, request{target: c.target, header: authorized}), "\n\n")
+				require.NotContains(t, body, sender, program)
+				require.Equal(t, c.status+"\nCache-Control: private\n"+charged, own.ReplaceAllString(head+"\n", ""), program)
+			}
+		})
+	}
+}
+
+// net/http redirects to a path without "//" and ".."; the others know no such
+// path. All of them ask for the key first and charge one unit of "default".
+func TestUncleanPathsAreChargedDefault(t *testing.T) {
+	for _, program := range programs {
+		p := start(t, program, pair)
+		require.Equal(t, unauthorized("Header x-api-key not found"), p.whole(t, request{target: "POST //v1/messages"}), program)
+		res := p.do(t, request{target: "POST //v1/messages", header: authorized})
+		if program == "quickstart" {
+			require.Equal(t, "307 /v1/messages", strconv.Itoa(res.StatusCode)+" "+res.Header.Get("Location"))
+		} else {
+			require.Equal(t, 404, res.StatusCode, program)
+		}
+		require.Equal(t, []string{`"default";r=49;t=1`}, res.Header["Ratelimit"], program)
+	}
+}
+
+// Each limit lets its burst pass, refuses in the same words, and leaves the
+// other limits alone.
+func TestLimitsAreAlike(t *testing.T) {
+	type limit struct {
+		request
+		burst  int
+		rate   float64 // a second
+		fields string
+	}
+	limits := []limit{
+		{request{"POST /v1/users", authorized, `{"email":"ada@example.com"}`}, 5, 10. / 60, `"default";r=%d;t=1, "sensitive";r=0;t=%d`},
+		{request{"POST /v1/messages", authorized, `{"to":"+15550100","text":"Hello"}`}, 60, 1, `"messages";r=0;t=%d`},
+		{request{"GET /v1/contacts", authorized, ""}, 50, 200. / 60, `"default";r=0;t=%d`},
+		{request{"GET /nope", authorized, ""}, 50, 200. / 60, `"default";r=0;t=%d`},
+	}
+	for _, program := range programs {
+		for _, l := range limits {
+			t.Run(program+" "+l.target, func(t *testing.T) {
+				p := start(t, program, pair)
+				begin, admitted := time.Now(), 0
+				var res *http.Response
+				for {
+					if res = p.do(t, l.request); res.StatusCode == http.StatusTooManyRequests {
+						break
+					}
+					admitted++
+				}
+				require.GreaterOrEqual(t, admitted, l.burst)
+				require.LessOrEqual(t, float64(admitted), float64(l.burst)+l.rate*time.Since(begin).Seconds())
+
+				wait, err := strconv.Atoi(res.Header.Get("Retry-After"))
+				require.NoError(t, err)
+				require.GreaterOrEqual(t, wait, 1)
+				require.LessOrEqual(t, float64(wait), 1/l.rate+1)
+				body, _ := io.ReadAll(res.Body)
+				require.Equal(t, fmt.Sprintf(`{"status":429,"title":"Too Many Requests","detail":"Rate limit exceeded. Please retry after %d seconds.","type":"about:blank"}`, wait), string(body))
+				reset := res.Header.Get("X-Ratelimit-Reset")
+				require.Regexp(t, whole, reset)
+				fields := res.Header.Get("Ratelimit")
+				require.Equal(t, http.Header{
+					"Cache-Control":          {"no-store"},
+					"Content-Length":         {strconv.Itoa(len(body))},
+					"Content-Type":           {"application/problem+json"},
+					"Date":                   {res.Header.Get("Date")},
+					"Ratelimit":              {fields},
+					"Ratelimit-Policy":       {res.Header.Get("Ratelimit-Policy")},
+					"Retry-After":            {strconv.Itoa(wait)},
+					"X-Content-Type-Options": {"nosniff"},
+					"X-Ratelimit-Limit":      {strconv.Itoa(l.burst)},
+					"X-Ratelimit-Remaining":  {"0"},
+					"X-Ratelimit-Reset":      {reset},
+				}, res.Header)
+				if strings.Count(l.fields, "%d") == 1 {
+					require.Equal(t, fmt.Sprintf(l.fields, wait), fields)
+				} else {
+					require.Regexp(t, `^"default";r=4[0-9](;t=1)?, "sensitive";r=0;t=`+strconv.Itoa(wait)+"$", fields)
+				}
+
+				for _, other := range limits {
+					if strings.Contains(l.fields, "messages") != strings.Contains(other.fields, "messages") {
+						require.Less(t, p.do(t, other.request).StatusCode, 429, other.target)
+					}
+				}
+				require.Equal(t, 401, p.do(t, request{target: l.target}).StatusCode, "who is calling comes first")
+			})
+		}
+	}
+}
+
+// The command that is printed is split by a shell, and served.
+func TestPrintedCommandWorks(t *testing.T) {
+	for _, program := range programs {
+		t.Run(program, func(t *testing.T) {
+			p := start(t, program, nil)
+			id, key, words := printed(t, p)
+			require.Equal(t, []string{
+				"curl", "-i", "http://" + p.addr + "/v1/contacts", "-H", "x-sender-id: " + id, "-H", "x-api-key: " + key,
+			}, words)
+			res := p.do(t, request{"GET /v1/contacts", []string{"x-sender-id", id, "x-api-key", key}, ""})
+			require.Equal(t, 200, res.StatusCode)
+			body, _ := io.ReadAll(res.Body)
+			require.Contains(t, string(body), id)
+
+			require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+			require.NoError(t, p.wait())
+			for _, line := range p.stderr {
+				noKey(t, line, key)
+			}
+
+			again := start(t, program, []string{"SENT_SENDER_ID=" + id, "SENT_API_KEY=" + key})
+			require.Equal(t, 200, again.do(t, request{"GET /v1/contacts", []string{"x-sender-id", id, "x-api-key", key}, ""}).StatusCode)
+			require.NoError(t, again.Process.Signal(syscall.SIGTERM))
+			require.NoError(t, again.wait())
+			require.Empty(t, again.stdout.String(), "a key that is known is not shown")
+		})
+	}
+}
+
+// printed returns the pair that the program made, and the words of the command
+// as a shell sees them.
+func printed(t *testing.T, p *process) (id, key string, words []string) {
+	t.Helper()
+	const v4 = `[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`
+	m := regexp.MustCompile(`^SENT_SENDER_ID=(` + v4 + `)\nSENT_API_KEY=(` + v4 + `)\n\n(curl .*)\n$`).FindStringSubmatch(p.introduction())
+	require.NotNil(t, m)
+	out, err := exec.Command("sh", "-c", `curl() { printf '%s\n' curl "$@"; }; `+m[3]).Output()
+	require.NoError(t, err)
+	return m[1], m[2], strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+}
+
+// A mistake at the start is one line on standard error, and exit status 1.
+func TestMistakesAtTheStart(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	const free = "127.0.0.1:0"
+	for _, c := range []struct {
+		name, addr string
+		env        []string
+		want       string
+	}{
+		{"port in use", taken.Addr().String(), nil, "listen tcp " + taken.Addr().String() + ": bind: address already in use"},
+		{"malformed address", "127.0.0.1", nil, "listen tcp: address 127.0.0.1: missing port in address"},
+		{"malformed sender", free, []string{"SENT_SENDER_ID=acme\nlimited", "SENT_API_KEY=" + key}, `SENT_SENDER_ID is "acme\nlimited", and not a UUID of 36 characters`},
+		{"malformed key", free, []string{"SENT_SENDER_ID=" + sender, "SENT_API_KEY=" + key[:35]}, "SENT_API_KEY is not a UUID of 36 characters"},
+		{"max key", free, []string{"SENT_SENDER_ID=" + sender, "SENT_API_KEY=ffffffff-ffff-ffff-ffff-ffffffffffff"}, "SENT_API_KEY is not a UUID of 36 characters"},
+		{"no key", free, []string{"SENT_SENDER_ID=" + sender}, "SENT_API_KEY is not set, and SENT_SENDER_ID is: set both or neither"},
+		{"no sender", free, []string{"SENT_API_KEY=" + key}, "SENT_SENDER_ID is not set, and SENT_API_KEY is: set both or neither"},
+		{"both malformed", free, []string{"SENT_SENDER_ID=acme", "SENT_API_KEY=acme"}, `SENT_SENDER_ID is "acme", and not a UUID of 36 characters; SENT_API_KEY is not a UUID of 36 characters`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, program := range programs {
+				cmd := command(program, c.env, "-addr", c.addr)
+				var stdout, stderr strings.Builder
+				cmd.Stdout, cmd.Stderr = &stdout, &stderr
+				require.NoError(t, cmd.Start())
+				deadline := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+				err := cmd.Wait()
+				deadline.Stop()
+				require.Error(t, err, program)
+				require.Equal(t, 1, cmd.ProcessState.ExitCode(), program)
+				require.Equal(t, program+": "+c.want+"\n", stderr.String())
+				require.Empty(t, stdout.String(), program)
+				noKey(t, stderr.String(), key)
+			}
+		})
+	}
+}
+
+// A signal ends the program when the request in flight has been answered.
+func TestSignalFinishesWhatIsInFlight(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		for _, program := range programs {
+			t.Run(sig.String()+" "+program, func(t *testing.T) {
+				p := start(t, program, pair)
+				conn, err := net.Dial("tcp", p.addr)
+				require.NoError(t, err)
+				defer conn.Close()
+				require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+				const body = `{"to":"+15550100","text":"Hello"}`
+				fmt.Fprintf(conn, "POST /v1/messages HTTP/1.1\r\nHost: api\r\nx-sender-id: %s\r\nx-api-key: %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", sender, key, len(body))
+				in := bufio.NewReader(conn)
+				line, err := in.ReadString('\n')
+				require.NoError(t, err)
+				require.Equal(t, "HTTP/1.1 100 Continue\r\n", line, "the handler reads")
+				_, err = in.ReadString('\n')
+				require.NoError(t, err)
+
+				require.NoError(t, p.Process.Signal(sig))
+				p.awaitLog(t, "stopping")
+				_, err = io.WriteString(conn, body)
+				require.NoError(t, err)
+				res, err := http.ReadResponse(in, nil)
+				require.NoError(t, err)
+				defer res.Body.Close()
+				got, err := io.ReadAll(res.Body)
+				require.NoError(t, err)
+				require.Equal(t, 202, res.StatusCode)
+				require.Equal(t, `{"sender":"`+sender+`","to":"+15550100","status":"queued"}`+"\n", string(got))
+
+				require.NoError(t, p.wait(), "exit status 0")
+				p.awaitLog(t, "stopped")
+				_, err = net.Dial("tcp", p.addr)
+				require.Error(t, err)
+			})
+		}
+	}
+}
+
+// Nothing larger than 16 KiB, and what net/http adds to it, is read.
+func TestLargeHeadersAreRefused(t *testing.T) {
+	for _, program := range programs {
+		p := start(t, program, pair)
+		res := p.do(t, request{"GET /v1/contacts", []string{"x-api-key", strings.Repeat("a", 32<<10)}, ""})
+		require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, res.StatusCode, program)
+	}
+}

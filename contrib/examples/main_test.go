@@ -1,0 +1,231 @@
+package examples_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	sender = "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11"
+	key    = "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01"
+
+	otherSender = "c3a1f0de-1111-4c7e-8d55-5a2f60b7e902"
+	otherKey    = "5d0c7a52-93fe-4b06-a1c8-77e21fd3b604"
+)
+
+var programs = []string{"quickstart", "chi", "gin", "echo"}
+
+var binaries string // directory
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	var err error
+	if binaries, err = os.MkdirTemp("", "senderauth-examples"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(binaries)
+	build := exec.Command("go", "build", "-o", binaries)
+	for _, p := range programs {
+		build.Args = append(build.Args, "./"+p)
+	}
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "go build:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// A process is one of the programs, running.
+type process struct {
+	*exec.Cmd
+	addr string
+
+	mu     sync.Mutex
+	stdout bytes.Buffer
+	stderr []string // lines
+	more   *sync.Cond
+	ended  bool
+	err    error // of the process, where ended
+}
+
+// patience bounds what a test waits for a process that is broken. None waits
+// that long for one that is not.
+const patience = 30 * time.Second
+
+func command(program string, env []string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(binaries, program), args...)
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SENT_") })
+	cmd.Env = append(cmd.Env, env...)
+	return cmd
+}
+
+var pair = []string{"SENT_SENDER_ID=" + sender, "SENT_API_KEY=" + key}
+
+// start starts a program on a free port, and returns when it listens. At the
+// end of the test it has been stopped, and its log has been searched for keys.
+func start(t *testing.T, program string, env []string) *process {
+	t.Helper()
+	p := &process{Cmd: command(program, env, "-addr", "127.0.0.1:0", "-log", "debug")}
+	p.more = sync.NewCond(&p.mu)
+	p.Stdout = stdout{p}
+	pipe, err := p.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, p.Start())
+	go func() {
+		lines := bufio.NewScanner(pipe)
+		for lines.Scan() {
+			p.mu.Lock()
+			p.stderr = append(p.stderr, lines.Text())
+			p.more.Broadcast()
+			p.mu.Unlock()
+		}
+		err := p.Wait()
+		p.mu.Lock()
+		p.ended, p.err = true, err
+		p.more.Broadcast()
+		p.mu.Unlock()
+	}()
+	deadline := time.AfterFunc(patience, func() { p.Process.Kill() })
+	t.Cleanup(func() {
+		p.Process.Signal(syscall.SIGTERM)
+		p.wait()
+		deadline.Stop()
+		for _, line := range p.stderr {
+			noKey(t, line, key)
+			require.True(t, json.Valid([]byte(line)), "a line of the log is JSON: %s", line)
+		}
+	})
+	p.addr = p.awaitLog(t, "listening")["addr"].(string)
+	return p
+}
+
+// stdout is where the process writes.
+type stdout struct{ *process }
+
+func (o stdout) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	defer o.more.Broadcast()
+	return o.process.stdout.Write(b)
+}
+
+// introduction returns what the process writes up to the command.
+func (p *process) introduction() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !p.ended && !curlLine.Match(p.stdout.Bytes()) {
+		p.more.Wait()
+	}
+	return p.stdout.String()
+}
+
+var curlLine = regexp.MustCompile(`(?m)^curl .*\n`)
+
+// awaitLog returns the first line of the log with this message.
+func (p *process) awaitLog(t *testing.T, msg string) map[string]any {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for next := 0; ; p.more.Wait() {
+		for ; next < len(p.stderr); next++ {
+			var line map[string]any
+			if json.Unmarshal([]byte(p.stderr[next]), &line) == nil && line["msg"] == msg {
+				return line
+			}
+		}
+		require.False(t, p.ended, "the process ended without %q: %v\n%s", msg, p.err, strings.Join(p.stderr, "\n"))
+	}
+}
+
+// wait waits for the end of the process.
+func (p *process) wait() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !p.ended {
+		p.more.Wait()
+	}
+	return p.err
+}
+
+// noKey fails the test where eight characters of the key in a row are in s.
+func noKey(t *testing.T, s, key string) {
+	t.Helper()
+	for i := range len(key) - 7 {
+		require.NotContains(t, s, key[i:i+8])
+	}
+}
+
+// A request of the tests: method and path, header fields in pairs, body.
+type request struct {
+	target string
+	header []string
+	body   string
+}
+
+var authorized = []string{"x-sender-id", sender, "x-api-key", key}
+
+func (p *process) do(t *testing.T, r request) *http.Response {
+	t.Helper()
+	method, path, _ := strings.Cut(r.target, " ")
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.addr, strings.NewReader(r.body))
+	require.NoError(t, err)
+	req.URL.Opaque = "//" + p.addr + path // as it is written
+	for i := 0; i < len(r.header); i += 2 {
+		req.Header.Add(r.header[i], r.header[i+1])
+	}
+	res, err := (&http.Transport{DisableKeepAlives: true, DisableCompression: true}).RoundTrip(req)
+	require.NoError(t, err)
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	res.Body = io.NopCloser(bytes.NewReader(body))
+	return res
+}
+
+var whole = regexp.MustCompile(`^[1-9][0-9]*$`)
+
+// whole returns the whole response as text. The date is left out, and the
+// instant of the reset is checked and replaced.
+func (p *process) whole(t *testing.T, r request) string {
+	t.Helper()
+	before := time.Now().Unix()
+	res := p.do(t, r)
+	var b strings.Builder
+	fmt.Fprintln(&b, res.Status)
+	res.Header.Del("Date")
+	for _, name := range slices.Sorted(maps.Keys(res.Header)) {
+		value := strings.Join(res.Header[name], " | ")
+		if name == "X-Ratelimit-Reset" {
+			require.Regexp(t, whole, value)
+			var reset int64
+			fmt.Sscan(value, &reset)
+			require.GreaterOrEqual(t, reset, before)
+			require.LessOrEqual(t, reset, time.Now().Unix()+61)
+			value = "soon"
+		}
+		fmt.Fprintf(&b, "%s: %s\n", name, value)
+	}
+	body, _ := io.ReadAll(res.Body)
+	b.WriteString("\n" + string(body))
+	return b.String()
+}

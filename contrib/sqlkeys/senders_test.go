@@ -1,0 +1,98 @@
+package sqlkeys_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+func TestSenders(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		const id = "7a1de7b4-3a0e-4d6e-9c2b-000000000001"
+		n := sqlkeys.NewSender{
+			ID:       strings.ToUpper(id),
+			Limits:   map[string]senderauth.Limit{"default": {Requests: 1, Per: 90 * time.Second, Burst: 7}},
+			Metadata: map[string]string{"company": "Ünal & Söhne"},
+		}
+		made, err := s.CreateSender(t.Context(), n)
+		require.NoError(t, err)
+		require.Equal(t, sqlkeys.Sender{ID: id, Limits: n.Limits, Metadata: n.Metadata, CreatedAt: made.CreatedAt}, made)
+		_, err = s.CreateSender(t.Context(), n)
+		require.ErrorIs(t, err, sqlkeys.ErrDuplicate)
+		require.EqualError(t, err, "sqlkeys: sender "+id+": exists already")
+
+		got, err := s.Sender(t.Context(), strings.ToUpper(id))
+		require.NoError(t, err)
+		require.Equal(t, made, got)
+
+		require.NoError(t, s.DisableSender(t.Context(), id))
+		got, err = s.Sender(t.Context(), id)
+		require.NoError(t, err)
+		require.False(t, got.DisabledAt.IsZero())
+		require.NoError(t, s.EnableSender(t.Context(), id))
+		limits := map[string]senderauth.Limit{"messages": senderauth.Blocked()}
+		require.NoError(t, s.SetLimits(t.Context(), id, limits))
+		made.Limits = limits
+		random, err := s.CreateSender(t.Context(), sqlkeys.NewSender{})
+		require.NoError(t, err)
+
+		var all []sqlkeys.Sender
+		for x, err := range s.Senders(t.Context()) {
+			require.NoError(t, err)
+			all = append(all, x)
+		}
+		require.Equal(t, []sqlkeys.Sender{made, random}, all)
+	})
+}
+
+func TestSendersInvalid(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		_, err := s.CreateSender(t.Context(), sqlkeys.NewSender{ID: "{7a1de7b4-3a0e-4d6e-9c2b-000000000001}"})
+		require.ErrorIs(t, err, sqlkeys.ErrInvalid)
+		_, err = s.CreateSender(t.Context(), sqlkeys.NewSender{ID: "x", Limits: map[string]senderauth.Limit{"a": {}, "": senderauth.PerSecond(1)}})
+		require.ErrorIs(t, err, sqlkeys.ErrInvalid)
+		for _, part := range []string{`"x"`, `limit "a"`, "without a name"} {
+			require.ErrorContains(t, err, part)
+		}
+		const nobody = "7a1de7b4-3a0e-4d6e-9c2b-000000000001"
+		require.ErrorIs(t, s.DisableSender(t.Context(), nobody), sqlkeys.ErrNotFound)
+		require.ErrorIs(t, s.EnableSender(t.Context(), nobody), sqlkeys.ErrNotFound)
+		require.ErrorIs(t, s.SetLimits(t.Context(), nobody, nil), sqlkeys.ErrNotFound)
+		_, err = s.Sender(t.Context(), nobody)
+		require.EqualError(t, err, "sqlkeys: sender "+nobody+": not found")
+		for _, err := range s.Senders(t.Context()) {
+			require.NoError(t, err)
+			t.Fatal("a sender was made")
+		}
+	})
+}
+
+func TestParseLimit(t *testing.T) {
+	for text, want := range map[string]senderauth.Limit{
+		"200/1m:50": {Requests: 200, Per: time.Minute, Burst: 50},
+		"5/d":       {Requests: 5, Per: 24 * time.Hour},
+		"5/h":       senderauth.Limit{Requests: 5, Per: time.Hour},
+		"10/s":      senderauth.PerSecond(10),
+		"60/1m0s":   senderauth.PerMinute(60),
+		"1/1m30s":   {Requests: 1, Per: 90 * time.Second},
+		"unlimited": senderauth.Unlimited(),
+		"blocked":   senderauth.Blocked(),
+	} {
+		got, err := sqlkeys.ParseLimit(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, got, text)
+		again, err := sqlkeys.ParseLimit(sqlkeys.FormatLimit(got))
+		require.NoError(t, err)
+		require.Equal(t, want, again, text)
+	}
+	for _, text := range []string{"", "5", "/1m", "5/", "5/1m:", "5/1m:0", "5/1m:-1", "0/1m", "-1/1m", "5/0s", "5/-1m", "5/fortnight", "5/1m:5:5", " 5/1m", "Unlimited"} {
+		_, err := sqlkeys.ParseLimit(text)
+		require.ErrorIs(t, err, sqlkeys.ErrInvalid, text)
+		require.ErrorContains(t, err, text)
+	}
+}

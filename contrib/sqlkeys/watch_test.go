@@ -1,0 +1,175 @@
+package sqlkeys_test
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+// told notes what a feed says; "" is a Purge.
+type told chan string
+
+func (c told) Forget(id string) { c <- id }
+func (c told) Purge()           { c <- "" }
+
+func (c told) next(t testing.TB) string {
+	select {
+	case id := <-c:
+		return id
+	case <-time.After(20 * time.Second):
+		t.Fatal("the feed says nothing")
+		return ""
+	}
+}
+
+// forgets returns when the feed has said id.
+func (c told) forgets(t testing.TB, id string) {
+	for c.next(t) != id {
+	}
+}
+
+// watch follows the store until the test ends.
+func watch(t testing.TB, s fixture, c sqlkeys.Forgetter) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Watch(ctx, c) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+}
+
+func TestWatch(t *testing.T) {
+	onBoth(t, func(t *testing.T, source string) {
+		s := open(t, source, sqlkeys.Config{})
+		other := open(t, source, sqlkeys.Config{}) // another process, so to speak
+		here, there := make(told, 100), make(told, 100)
+		watch(t, s, here)
+		watch(t, other, there)
+		require.Equal(t, "", here.next(t), "what was before is not known")
+		require.Equal(t, "", there.next(t))
+		both := func(id string) {
+			here.forgets(t, id)
+			there.forgets(t, id)
+		}
+
+		k := s.issue(t, sqlkeys.NewKey{})
+		sender := k.Key.SenderID
+		both(sender) // the sender
+		both(sender) // the key
+		for _, change := range []func() error{
+			func() error { return s.Disable(t.Context(), k.Key.ID) },
+			func() error { return other.Enable(t.Context(), k.Key.ID) },
+			func() error {
+				_, err := s.Rotate(t.Context(), k.Key.ID, sqlkeys.Rotation{Grace: time.Hour})
+				return err
+			},
+			func() error { return s.Revoke(t.Context(), k.Key.ID) },
+			func() error { return s.DisableSender(t.Context(), sender) },
+			func() error { return other.EnableSender(t.Context(), sender) },
+			func() error {
+				return s.SetLimits(t.Context(), sender, map[string]senderauth.Limit{"default": senderauth.Blocked()})
+			},
+		} {
+			require.NoError(t, change())
+			both(sender)
+		}
+		// By hand.
+		for _, query := range []string{
+			`UPDATE sqlkeys_senders SET metadata = '{"a":"b"}'`,
+			`UPDATE sqlkeys_keys SET name = 'x'`,
+			`DELETE FROM sqlkeys_keys`,
+			`DELETE FROM sqlkeys_senders`,
+		} {
+			_, err := other.db.Exec(query)
+			require.NoError(t, err)
+			both(sender)
+		}
+		if filepath.Ext(source) != ".db" {
+			_, err := s.db.Exec(`TRUNCATE sqlkeys_senders, sqlkeys_keys`)
+			require.NoError(t, err)
+			both("")
+			_, err = s.db.Exec(`SELECT pg_notify('sqlkeys_changed', 'nonsense')`)
+			require.NoError(t, err)
+			both("")
+		}
+	})
+}
+
+// More changes at once than the file keeps: everybody is forgotten.
+func TestWatchGap(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "keys.db")
+	s, c := open(t, source, sqlkeys.Config{}), make(told, 20_100)
+	watch(t, s, c)
+	require.Equal(t, "", c.next(t))
+	_, err := s.db.Exec(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10050)
+		INSERT INTO sqlkeys_changes (sender_id) SELECT 'x' FROM n`)
+	require.NoError(t, err)
+	require.Equal(t, "", c.next(t))
+	require.Equal(t, "x", c.next(t))
+	var kept int
+	require.NoError(t, s.db.QueryRow(`SELECT count(*) FROM sqlkeys_changes`).Scan(&kept))
+	require.Equal(t, 10_000, kept)
+}
+
+func TestWatchEnds(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		for range 3 {
+			ctx, cancel := context.WithCancel(t.Context())
+			ended, c := make(chan error, 1), make(told, 10)
+			go func() { ended <- s.Watch(ctx, c) }()
+			c.next(t)
+			require.Equal(t, 1, s.db.Stats().InUse)
+			cancel()
+			require.NoError(t, <-ended)
+			require.Zero(t, s.db.Stats().InUse, "the connection is given back")
+		}
+		s.db.SetMaxOpenConns(1)
+		require.EqualError(t, s.Watch(t.Context(), make(told)), "sqlkeys: Watch needs a connection for itself, and the pool has only one")
+	})
+}
+
+// A feed that is cut while a key is revoked (F-11): the key is refused when
+// the feed is back, and none that was refused is accepted again.
+func TestWatchReconnects(t *testing.T) {
+	t.Parallel()
+	s := open(t, postgresURL(t), sqlkeys.Config{})
+	cache, err := senderauth.NewCache(s, senderauth.CacheConfig{TTL: time.Hour})
+	require.NoError(t, err)
+	watch(t, s, cache)
+	admin := openDB(t, s.source)
+	cut := func() {
+		require.Eventually(t, func() bool {
+			var n int
+			require.NoError(t, admin.QueryRow(`SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+				WHERE datname = current_database() AND query LIKE 'LISTEN%' AND pid <> pg_backend_pid()`).Scan(&n))
+			return n > 0
+		}, 20*time.Second, 5*time.Millisecond, "nobody listens")
+	}
+	for range 5 {
+		k := s.issue(t, sqlkeys.NewKey{})
+		require.Eventually(t, func() bool {
+			_, err := cache.Validate(t.Context(), k.Credentials)
+			return err == nil
+		}, 20*time.Second, time.Millisecond)
+		cut()
+		_, err := admin.Exec(`UPDATE sqlkeys_keys SET revoked_at = now() WHERE id = $1`, k.Key.ID)
+		require.NoError(t, err)
+		refused := time.Now()
+		require.Eventually(t, func() bool {
+			_, err := cache.Validate(t.Context(), k.Credentials)
+			return err != nil
+		}, 20*time.Second, time.Millisecond)
+		t.Logf("refused %v after the commit", time.Since(refused).Round(time.Millisecond))
+		for range 100 {
+			_, err := cache.Validate(t.Context(), k.Credentials)
+			require.ErrorIs(t, err, senderauth.ErrInvalidKey)
+		}
+	}
+}

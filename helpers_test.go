@@ -1,0 +1,249 @@
+package senderauth_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/senderauth/senderauth"
+	"github.com/stretchr/testify/require"
+)
+
+// senderID and apiKey are the pair of the n-th sender. A key has digits that no
+// sender ID has, so that a part of one is found wherever it is.
+func senderID(n int) string { return fmt.Sprintf("7a1de7b4-3a0e-4d6e-9c2b-%012x", n) }
+func apiKey(n int) string   { return fmt.Sprintf("0b9d3c1e-6f52-4c8a-b1d7-%06xe3f5c7", n) }
+
+func pair(n int) senderauth.Credentials {
+	return senderauth.Credentials{SenderID: senderID(n), APIKey: apiKey(n)}
+}
+
+// owner is the number of the sender whose key it is.
+func owner(key string) (n int, ok bool) {
+	_, err := fmt.Sscanf(key, "0b9d3c1e-6f52-4c8a-b1d7-%06xe3f5c7", &n)
+	return n, err == nil && key == apiKey(n)
+}
+
+// knowsAll is a validator to which every apiKey(n) is an active key of
+// senderID(n).
+func knowsAll(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+	n, ok := owner(c.APIKey)
+	switch {
+	case !ok:
+		return senderauth.Sender{}, senderauth.ErrInvalidKey
+	case c.SenderID != "" && c.SenderID != senderID(n):
+		return senderauth.Sender{}, senderauth.ErrKeyMismatch
+	}
+	return senderauth.Sender{ID: senderID(n), KeyID: "key-" + strconv.Itoa(n)}, nil
+}
+
+func refuseWith(err error) senderauth.ValidatorFunc {
+	return func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+		return senderauth.Sender{}, err
+	}
+}
+
+// bubble runs a subtest on synctest's clock, which starts at epoch.
+func bubble(t *testing.T, name string, f func(t *testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
+}
+
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// three is a limit with round numbers: a token a second, three saved.
+var three = senderauth.Limit{Requests: 60, Per: time.Minute, Burst: 3}
+
+func limits(l senderauth.Limit) map[string]senderauth.Limit {
+	return map[string]senderauth.Limit{"default": l}
+}
+
+// An app is a handler behind a guard, with what happened there.
+type app struct {
+	http.Handler
+	guard *senderauth.Guard
+
+	mu     sync.Mutex
+	asked  []senderauth.Credentials
+	events []senderauth.Event
+	served []*http.Request
+}
+
+// newApp guards a handler that answers 200 with the sender's ID. A nil v is
+// knowsAll; no limits are three.
+func newApp(t testing.TB, v senderauth.ValidatorFunc, cfg senderauth.Config) *app {
+	t.Helper()
+	a := &app{}
+	if v == nil {
+		v = knowsAll
+	}
+	if cfg.Limits == nil {
+		cfg.Limits = limits(three)
+	}
+	observe := cfg.Observe
+	cfg.Observe = func(ctx context.Context, e senderauth.Event) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.events = append(a.events, e)
+		if observe != nil {
+			observe(ctx, e)
+		}
+	}
+	guard, err := senderauth.New(senderauth.ValidatorFunc(func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+		a.mu.Lock()
+		a.asked = append(a.asked, c)
+		a.mu.Unlock()
+		return v(ctx, c)
+	}), cfg)
+	require.NoError(t, err)
+	a.guard = guard
+	a.Handler = guard.Wrap(a.hello())
+	return a
+}
+
+// hello answers 200 with the sender's ID and notes the request.
+func (a *app) hello() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.mu.Lock()
+		a.served = append(a.served, r)
+		a.mu.Unlock()
+		s, _ := senderauth.SenderFrom(r.Context())
+		w.Header()["Content-Type"] = []string{"text/plain"}
+		fmt.Fprint(w, "hello "+s.ID)
+	})
+}
+
+// outcomes are those of the events so far.
+func (a *app) outcomes() []senderauth.Outcome {
+	var os []senderauth.Outcome
+	for _, e := range a.events {
+		os = append(os, e.Outcome)
+	}
+	return os
+}
+
+// request is a GET with these header lines: name, value, name, value.
+func request(lines ...string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	for i := 0; i < len(lines); i += 2 {
+		r.Header.Add(lines[i], lines[i+1])
+	}
+	return r
+}
+
+// of is a request of the n-th sender.
+func of(n int) *http.Request { return request("x-sender-id", senderID(n), "x-api-key", apiKey(n)) }
+
+// A response is all that a client sees.
+type response struct {
+	Status int
+	Header map[string]string // a field in two lines holds a line feed
+	Body   string
+}
+
+func serve(h http.Handler, r *http.Request) response {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return seen(w.Code, w.Result().Header, w.Body.String())
+}
+
+func seen(status int, h http.Header, body string) response {
+	fields := map[string]string{}
+	for name, lines := range h {
+		fields[name] = strings.Join(lines, "\n")
+	}
+	return response{status, fields, body}
+}
+
+// with adds fields: name, value, name, value.
+func (r response) with(fields ...string) response {
+	r.Header = maps.Clone(r.Header)
+	for i := 0; i < len(fields); i += 2 {
+		r.Header[fields[i]] = fields[i+1]
+	}
+	return r
+}
+
+// head is the response to the same with HEAD.
+func (r response) head() response {
+	r.Body = ""
+	return r
+}
+
+// hello is the answer of an app's handler.
+func hello(n int) response {
+	return response{200, map[string]string{"Content-Type": "text/plain", "Cache-Control": "private"}, "hello " + senderID(n)}
+}
+
+// refused is a whole refusal.
+func refused(status int, detail string) response {
+	body := fmt.Sprintf(`{"status":%d,"title":%q,"detail":%q,"type":"about:blank"}`, status, http.StatusText(status), detail)
+	r := response{status, map[string]string{
+		"Content-Type":           "application/problem+json",
+		"Content-Length":         strconv.Itoa(len(body)),
+		"Cache-Control":          "no-store",
+		"X-Content-Type-Options": "nosniff",
+	}, body}
+	if status == 401 {
+		r.Header["Www-Authenticate"] = `ApiKey realm="api"`
+	}
+	if status == 503 {
+		r.Header["Retry-After"] = "1"
+	}
+	return r
+}
+
+func limited(seconds string) response {
+	return refused(429, "Rate limit exceeded. Please retry after "+seconds+" seconds.").with("Retry-After", seconds)
+}
+
+var (
+	internal    = refused(500, "An internal error occurred.")
+	unavailable = refused(503, "The service is temporarily unavailable. Please retry.")
+)
+
+// rateFields are both families: what is left of a bucket in which burst are
+// saved, the whole seconds until it is full, and the two items of the draft.
+func rateFields(burst, left, full int, state, policy string) []string {
+	return append(rateFieldsX(burst, left, full), "Ratelimit", state, "Ratelimit-Policy", policy)
+}
+
+func rateFieldsX(burst, left, full int) []string {
+	return []string{
+		"X-Ratelimit-Limit", strconv.Itoa(burst),
+		"X-Ratelimit-Remaining", strconv.Itoa(left),
+		"X-Ratelimit-Reset", strconv.FormatInt(time.Now().Unix()+int64(full), 10),
+	}
+}
+
+// threeLeft are the fields of three, of which some are left.
+func threeLeft(left int) []string {
+	state := fmt.Sprintf(`"default";r=%d;t=1`, left)
+	return rateFields(3, left, 3-left, state, `"default";q=3;w=3`)
+}
+
+// noPart fails where text holds eight characters of a key in a row.
+func noPart(t testing.TB, text, key string) {
+	t.Helper()
+	text, key = strings.ToLower(text), strings.ToLower(key)
+	for i := 0; i+8 <= len(key); i++ {
+		if at := strings.Index(text, key[i:i+8]); at >= 0 {
+			t.Fatalf("a part of the key is in the text, after %q", text[max(at-200, 0):at])
+		}
+	}
+}
+
+func newCache(t testing.TB, v senderauth.Validator, cfg senderauth.CacheConfig) *senderauth.Cache {
+	t.Helper()
+	c, err := senderauth.NewCache(v, cfg)
+	require.NoError(t, err)
+	return c
+}

@@ -1,0 +1,1027 @@
+package senderauth_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/senderauth/senderauth"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	nilUUID = "00000000-0000-0000-0000-000000000000"
+	maxUUID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+)
+
+var (
+	noKey      = refused(401, "Header x-api-key not found")
+	noSender   = refused(401, "Header x-sender-id not found")
+	badSender  = refused(401, "Invalid x-sender-id")
+	badKey     = refused(401, "Invalid API credentials!")
+	mismatched = refused(401, "API key does not match sender ID")
+)
+
+// TestDecisions is the contract for requests that are decided without a
+// limit's help: the whole response to GET and to HEAD, the event, and whether
+// the validator was asked. No refusal takes from the quota.
+func TestDecisions(t *testing.T) {
+	id, key := senderID(1), apiKey(1)
+	for _, c := range []struct {
+		name    string
+		lines   []string
+		v       senderauth.ValidatorFunc
+		cfg     senderauth.Config
+		want    response
+		outcome senderauth.Outcome
+		asked   int
+	}{
+		// Presence comes before syntax, and the key before the sender.
+		{name: "nothing", want: noKey, outcome: "missing_key"},
+		{name: "no key", lines: []string{"x-sender-id", id}, want: noKey, outcome: "missing_key"},
+		{name: "empty key", lines: []string{"x-sender-id", id, "x-api-key", ""}, want: noKey, outcome: "missing_key"},
+		{name: "two empty keys", lines: []string{"x-sender-id", id, "x-api-key", "", "x-api-key", ""}, want: noKey, outcome: "missing_key"},
+		{name: "no key, malformed sender", lines: []string{"x-sender-id", "x"}, want: noKey, outcome: "missing_key"},
+		{name: "no sender", lines: []string{"x-api-key", key}, want: noSender, outcome: "missing_sender"},
+		{name: "empty sender", lines: []string{"x-api-key", key, "x-sender-id", ""}, want: noSender, outcome: "missing_sender"},
+		{name: "no sender, malformed key", lines: []string{"x-api-key", "x"}, want: noSender, outcome: "missing_sender"},
+		{name: "key under another name", lines: []string{"x-sender-id", id, "x_api_key", key, "Authorization", "Bearer " + key}, want: noKey, outcome: "missing_key"},
+
+		// The sender's syntax comes before the key's.
+		{name: "both malformed", lines: []string{"x-sender-id", "x", "x-api-key", "x"}, want: badSender, outcome: "invalid_sender"},
+		{name: "two senders", lines: []string{"x-sender-id", id, "x-sender-id", id, "x-api-key", key}, want: badSender, outcome: "invalid_sender"},
+		{name: "an empty line beside the sender", lines: []string{"x-sender-id", "", "x-sender-id", id, "x-api-key", key}, want: badSender, outcome: "invalid_sender"},
+		{name: "senders in one line", lines: []string{"x-sender-id", id + ", " + id, "x-api-key", key}, want: badSender, outcome: "invalid_sender"},
+		{name: "nil sender", lines: []string{"x-sender-id", nilUUID, "x-api-key", key}, want: badSender, outcome: "invalid_sender"},
+		{name: "max sender", lines: []string{"x-sender-id", strings.ToUpper(maxUUID), "x-api-key", key}, want: badSender, outcome: "invalid_sender"},
+		{name: "two keys", lines: []string{"x-sender-id", id, "x-api-key", key, "x-api-key", key}, want: badKey, outcome: "invalid_key"},
+		{name: "an empty line beside the key", lines: []string{"x-sender-id", id, "x-api-key", key, "x-api-key", ""}, want: badKey, outcome: "invalid_key"},
+		{name: "keys in one line", lines: []string{"x-sender-id", id, "x-api-key", key + "," + key}, want: badKey, outcome: "invalid_key"},
+		{name: "nil key", lines: []string{"x-sender-id", id, "x-api-key", nilUUID}, want: badKey, outcome: "invalid_key"},
+		{name: "max key", lines: []string{"x-sender-id", id, "x-api-key", maxUUID}, want: badKey, outcome: "invalid_key"},
+		{name: "long key", lines: []string{"x-sender-id", id, "x-api-key", strings.Repeat("a", 900_000)}, want: badKey, outcome: "invalid_key"},
+		{name: "key that folds to a UUID", lines: []string{"x-sender-id", id, "x-api-key", strings.Replace(key, "c", "\u212a", 1)}, want: badKey, outcome: "invalid_key"},
+
+		// The validator's refusals, bare and wrapped.
+		{name: "unknown key", lines: []string{"x-sender-id", id, "x-api-key", id}, want: badKey, outcome: "invalid_key", asked: 1},
+		{name: "another's key", lines: []string{"x-sender-id", senderID(2), "x-api-key", key}, want: mismatched, outcome: "mismatch", asked: 1},
+		{name: "wrapped ErrInvalidKey", v: refuseWith(fmt.Errorf("rotated: %w", senderauth.ErrInvalidKey)), want: badKey, outcome: "invalid_key", asked: 1},
+		{name: "wrapped ErrKeyMismatch", v: refuseWith(fmt.Errorf("%w", senderauth.ErrKeyMismatch)), want: mismatched, outcome: "mismatch", asked: 1},
+		{name: "wrapped ErrInvalidSender", v: refuseWith(errors.Join(senderauth.ErrInvalidSender)), want: badSender, outcome: "invalid_sender", asked: 1},
+
+		// A problem of the validator's own is answered as it is.
+		{name: "own 403", v: refuseWith(&senderauth.Problem{Status: 403, Detail: "billing is suspended"}), want: refused(403, "billing is suspended"), outcome: "refused", asked: 1},
+		{name: "own 401, wrapped", v: refuseWith(fmt.Errorf("no: %w", &senderauth.Problem{Status: 401, Detail: "log in"})), want: refused(401, "log in"), outcome: "refused", asked: 1},
+		{name: "own 401 takes the realm", v: refuseWith(&senderauth.Problem{Status: 401, Detail: "log in"}), cfg: senderauth.Config{Realm: `a "b"\`},
+			want: refused(401, "log in").with("Www-Authenticate", `ApiKey realm="a \"b\"\\"`), outcome: "refused", asked: 1},
+		{name: "own 401 with a challenge", v: refuseWith(&senderauth.Problem{Status: 401, Detail: "log in", Challenge: "Own"}), cfg: senderauth.Config{Realm: "r"},
+			want: refused(401, "log in").with("Www-Authenticate", "Own"), outcome: "refused", asked: 1},
+		{name: "own problem beats a sentinel", v: refuseWith(&senderauth.Problem{Status: 403, Detail: "no", Err: senderauth.ErrInvalidKey}), want: refused(403, "no"), outcome: "refused", asked: 1},
+
+		// An outage is never a 401.
+		{name: "outage", v: refuseWith(errors.New("dial tcp: refused")), want: unavailable, outcome: "unavailable", asked: 1},
+		{name: "deadline", v: refuseWith(context.DeadlineExceeded), want: unavailable, outcome: "unavailable", asked: 1},
+		{name: "the validator's own context ended", v: refuseWith(context.Canceled), want: unavailable, outcome: "unavailable", asked: 1},
+
+		// A fault of the server's own fails closed.
+		{name: "panic", v: func(context.Context, senderauth.Credentials) (senderauth.Sender, error) { panic("no") }, want: internal, outcome: "failed", asked: 1},
+		{name: "sender without ID", v: func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+			return senderauth.Sender{}, nil
+		}, want: internal, outcome: "failed", asked: 1},
+		{name: "another sender", v: func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+			return senderauth.Sender{ID: senderID(2)}, nil
+		}, want: internal, outcome: "failed", asked: 1},
+		{name: "sender in capitals", v: func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+			return senderauth.Sender{ID: strings.ToUpper(id)}, nil
+		}, want: internal, outcome: "failed", asked: 1},
+		{name: "sender with the zero Limit", v: func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+			return senderauth.Sender{ID: id, Limits: map[string]senderauth.Limit{"x": {}}}, nil
+		}, want: internal, outcome: "failed", asked: 1},
+
+		// The texts name the headers that are configured, the challenge the realm.
+		{name: "own headers, no key", lines: []string{"X-Api-Key", key, "X-Sender-Id", id}, cfg: senderauth.Config{KeyHeader: "API-Token", SenderHeader: "Tenant", Realm: "r"},
+			want: refused(401, "Header api-token not found").with("Www-Authenticate", `ApiKey realm="r"`), outcome: "missing_key"},
+		{name: "own headers, no sender", lines: []string{"api-token", key}, cfg: senderauth.Config{KeyHeader: "API-Token", SenderHeader: "Tenant"}, want: refused(401, "Header tenant not found"), outcome: "missing_sender"},
+		{name: "own headers, bad sender", lines: []string{"api-token", key, "tenant", "x"}, cfg: senderauth.Config{KeyHeader: "API-Token", SenderHeader: "Tenant"}, want: refused(401, "Invalid tenant"), outcome: "invalid_sender"},
+
+		// KeyOnly passes over the sender, whatever is there.
+		{name: "key only, no key", lines: []string{"x-sender-id", id}, cfg: senderauth.Config{KeyOnly: true}, want: noKey, outcome: "missing_key"},
+		{name: "key only, malformed", lines: []string{"x-api-key", "x"}, cfg: senderauth.Config{KeyOnly: true}, want: badKey, outcome: "invalid_key"},
+		{name: "key only, unknown", lines: []string{"x-api-key", id}, cfg: senderauth.Config{KeyOnly: true}, want: badKey, outcome: "invalid_key", asked: 1},
+
+		// CheckKey, within 1 to 512 visible ASCII characters.
+		{name: "form refused", cfg: senderauth.Config{CheckKey: func(string) bool { return false }}, want: badKey, outcome: "invalid_key"},
+		{name: "513 characters", lines: []string{"x-sender-id", id, "x-api-key", strings.Repeat("a", 513)}, cfg: senderauth.Config{CheckKey: anyKey}, want: badKey, outcome: "invalid_key"},
+		{name: "a space", lines: []string{"x-sender-id", id, "x-api-key", "a b"}, cfg: senderauth.Config{CheckKey: anyKey}, want: badKey, outcome: "invalid_key"},
+		{name: "not ASCII", lines: []string{"x-sender-id", id, "x-api-key", "a\u00a0b"}, cfg: senderauth.Config{CheckKey: anyKey}, want: badKey, outcome: "invalid_key"},
+		{name: "DEL", lines: []string{"x-sender-id", id, "x-api-key", "a\x7f"}, cfg: senderauth.Config{CheckKey: anyKey}, want: badKey, outcome: "invalid_key"},
+		{name: "form panics", cfg: senderauth.Config{CheckKey: func(key string) bool { panic(key) }}, want: internal, outcome: "failed"},
+
+		// Cleartext, before all else.
+		{name: "cleartext", lines: []string{"X-Forwarded-Proto", "https"}, cfg: senderauth.Config{RequireTLS: true}, want: refused(403, "HTTPS is required"), outcome: "insecure"},
+	} {
+		bubble(t, c.name, func(t *testing.T) {
+			if c.lines == nil && (c.v != nil || c.cfg.CheckKey != nil) {
+				c.lines = []string{"x-sender-id", id, "x-api-key", key}
+			}
+			a := newApp(t, c.v, c.cfg)
+			require.Equal(t, c.want, serve(a, request(c.lines...)))
+			require.Len(t, a.asked, c.asked)
+			head := request(c.lines...)
+			head.Method = http.MethodHead
+			require.Equal(t, c.want.head(), serve(a, head))
+			require.Equal(t, []senderauth.Outcome{c.outcome, c.outcome}, a.outcomes())
+			require.Empty(t, a.served)
+			for _, e := range a.events {
+				require.Zero(t, e.Sender)
+				require.Empty(t, e.Limit)
+				noPart(t, fmt.Sprintf("%v %+v %#v", e.Err, e, e.Err), key)
+			}
+		})
+	}
+}
+
+func anyKey(string) bool { return true }
+
+// Step 1 to 5 come before the limiter, so that nobody's quota is touched.
+func TestRefusedRequestsTakeNoQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{})
+		for range 10 {
+			serve(a, request("x-sender-id", senderID(1), "x-api-key", senderID(1)))
+			serve(a, request("x-sender-id", senderID(1), "x-api-key", apiKey(2)))
+			serve(a, request("x-sender-id", senderID(1)))
+		}
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(a, of(1)))
+	})
+}
+
+func TestAdmittedAndLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{})
+		for left := 2; left >= 0; left-- {
+			require.Equal(t, hello(1).with(threeLeft(left)...), serve(a, of(1)))
+		}
+		time.Sleep(300 * time.Millisecond)
+		// 0.7 s to the token, 2.7 s to the full bucket: both are rounded up.
+		over := limited("1").with(threeLeft(0)...)
+		require.Equal(t, over, serve(a, of(1)))
+		head := of(1)
+		head.Method = http.MethodHead
+		require.Equal(t, over.head(), serve(a, head))
+		// Another sender is not touched, and letters have no case.
+		time.Sleep(700 * time.Millisecond)
+		require.Equal(t, hello(2).with(threeLeft(2)...), serve(a, of(2)))
+		upper := request("X-SENDER-ID", strings.ToUpper(senderID(1)), "X-API-KEY", strings.ToUpper(apiKey(1)))
+		require.Equal(t, hello(1).with(threeLeft(0)...), serve(a, upper))
+		require.Equal(t, pair(1), a.asked[len(a.asked)-1])
+		require.Len(t, a.served, 5)
+	})
+}
+
+func TestRetryAfterIsRoundedUpAndNeverZero(t *testing.T) {
+	for _, c := range []struct {
+		retry time.Duration
+		want  response
+	}{
+		{0, limited("1")},
+		{1, limited("1")},
+		{time.Second, limited("1")},
+		{time.Second + 1, limited("2")},
+		{100 * time.Second, limited("100")},
+		{-1, refused(429, "Rate limit exceeded.")},
+	} {
+		t.Run(c.retry.String(), func(t *testing.T) {
+			a := newApp(t, nil, senderauth.Config{RateFields: senderauth.RateFieldsNone, Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
+				return []senderauth.Balance{{Refused: true, RetryAfter: c.retry}}, nil
+			})})
+			require.Equal(t, c.want, serve(a, of(1)))
+		})
+	}
+}
+
+// takes is a limiter that is a function.
+type takes func(charges []senderauth.Charge) ([]senderauth.Balance, error)
+
+func (f takes) Take(_ context.Context, _ string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
+	return f(charges)
+}
+
+func TestKeyOnly(t *testing.T) {
+	for name, cached := range map[string]bool{"validator": false, "cache": true} {
+		bubble(t, name, func(t *testing.T) {
+			a := newApp(t, nil, senderauth.Config{KeyOnly: true})
+			if cached {
+				guard, err := senderauth.New(newCache(t, senderauth.ValidatorFunc(knowsAll), senderauth.CacheConfig{}), senderauth.Config{KeyOnly: true, Limits: limits(three)})
+				require.NoError(t, err)
+				a.Handler = guard.Wrap(a.hello())
+			}
+			require.Equal(t, hello(1).with(threeLeft(2)...), serve(a, request("x-api-key", apiKey(1))))
+			// What the sender header says does not matter, not even its form.
+			require.Equal(t, hello(1).with(threeLeft(1)...), serve(a, request("x-api-key", apiKey(1), "x-sender-id", "x")))
+			require.Equal(t, hello(2).with(threeLeft(2)...), serve(a, request("x-api-key", apiKey(2), "x-sender-id", senderID(1))))
+			for _, c := range a.asked {
+				require.Empty(t, c.SenderID)
+			}
+		})
+	}
+}
+
+func TestCheckKeySeesTheKeyAsItCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var checked []string
+		accept := func(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+			return senderauth.Sender{ID: c.SenderID}, nil
+		}
+		a := newApp(t, accept, senderauth.Config{CheckKey: func(key string) bool {
+			checked = append(checked, key)
+			return strings.HasPrefix(key, "SK_")
+		}})
+		long := "SK_" + strings.Repeat("~", 509)
+		for i, key := range []string{"SK_Ab", long} {
+			require.Equal(t, hello(1).with(threeLeft(2-i)...), serve(a, request("x-sender-id", senderID(1), "x-api-key", key)))
+		}
+		require.Equal(t, badKey, serve(a, request("x-sender-id", senderID(1), "x-api-key", "sk_Ab")))
+		require.Equal(t, []string{"SK_Ab", long, "sk_Ab"}, checked)
+		require.Equal(t, []senderauth.Credentials{{SenderID: senderID(1), APIKey: "SK_Ab"}, {SenderID: senderID(1), APIKey: long}}, a.asked)
+	})
+}
+
+func TestStripKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{StripKey: true})
+		r := of(1)
+		before := r.Header.Clone()
+		for i := range 2 { // one request can be served twice
+			require.Equal(t, hello(1).with(threeLeft(2-i)...), serve(a, r))
+			require.Equal(t, before, r.Header)
+			inner := a.served[i]
+			require.Equal(t, http.Header{"X-Sender-Id": {senderID(1)}}, inner.Header)
+			inner.Header.Set("X-Sender-Id", "changed")
+			require.Equal(t, before, r.Header)
+		}
+		b := newApp(t, nil, senderauth.Config{})
+		serve(b, r)
+		require.Equal(t, before, b.served[0].Header)
+	})
+}
+
+func TestRequireTLS(t *testing.T) {
+	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fe80::/10")}
+	for _, c := range []struct {
+		name, peer string
+		lines      []string
+		tls        bool
+		admitted   bool
+	}{
+		{name: "TLS", peer: "192.0.2.1:1", tls: true, admitted: true},
+		{name: "TLS, and a proxy that says http", peer: "10.0.0.1:1", tls: true, lines: []string{"X-Forwarded-Proto", "http"}, admitted: true},
+		{name: "trusted https", peer: "10.0.0.1:1", lines: []string{"X-Forwarded-Proto", "https"}, admitted: true},
+		{name: "trusted HTTPS, HTTPS", peer: "10.0.0.1:1", lines: []string{"X-Forwarded-Proto", "HTTPS,\thttps "}, admitted: true},
+		{name: "trusted, mapped to IPv6", peer: "[::ffff:10.0.0.1]:1", lines: []string{"X-Forwarded-Proto", "https"}, admitted: true},
+		{name: "trusted, with a zone", peer: "[fe80::1%eth0]:1", lines: []string{"X-Forwarded-Proto", "https"}, admitted: true},
+		{name: "trusted, nothing said", peer: "10.0.0.1:1"},
+		{name: "trusted, empty", peer: "10.0.0.1:1", lines: []string{"X-Forwarded-Proto", ""}},
+		{name: "trusted http", peer: "10.0.0.1:1", lines: []string{"X-Forwarded-Proto", "http"}},
+		{name: "trusted https, http", peer: "10.0.0.1:1", lines: []string{"X-Forwarded-Proto", "https, http"}},
+		{name: "trusted https and http in two lines", peer: "10.0.0.1:1", lines: []string{"X-Forwarded-Proto", "https", "X-Forwarded-Proto", "http"}},
+		{name: "not trusted", peer: "192.0.2.1:1", lines: []string{"X-Forwarded-Proto", "https"}},
+		{name: "no address", peer: "@", lines: []string{"X-Forwarded-Proto", "https"}},
+	} {
+		bubble(t, c.name, func(t *testing.T) {
+			a := newApp(t, nil, senderauth.Config{RequireTLS: true, TrustedProxies: trusted})
+			r := request(append(c.lines, "x-sender-id", senderID(1), "x-api-key", apiKey(1))...)
+			r.RemoteAddr = c.peer
+			if c.tls {
+				r.TLS = &tls.ConnectionState{}
+			}
+			want := hello(1).with(threeLeft(2)...)
+			if !c.admitted {
+				want = refused(403, "HTTPS is required")
+			}
+			require.Equal(t, want, serve(a, r))
+			require.Equal(t, c.admitted, len(a.asked) == 1)
+		})
+	}
+}
+
+func TestSeveralLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{Limits: map[string]senderauth.Limit{
+			"default": three, "sensitive": {Requests: 1, Per: 10 * time.Second, Burst: 2}, "open": senderauth.Unlimited(),
+		}})
+		h := a.guard.Charging("default", "open", "sensitive").Wrap(a.hello())
+		policy := `"default";q=3;w=3, "sensitive";q=2;w=20`
+		require.Equal(t, hello(1).with(rateFields(2, 1, 10, `"default";r=2;t=1, "sensitive";r=1;t=10`, policy)...), serve(h, of(1)))
+		require.Equal(t, hello(1).with(rateFields(2, 0, 20, `"default";r=1;t=1, "sensitive";r=0;t=10`, policy)...), serve(h, of(1)))
+		for range 3 { // all of them or none: default keeps its token
+			require.Equal(t, limited("10").with(rateFields(2, 0, 20, `"default";r=1;t=1, "sensitive";r=0;t=10`, policy)...), serve(h, of(1)))
+		}
+		require.Equal(t, "sensitive", a.events[2].Limit)
+		require.Equal(t, hello(1).with(threeLeft(0)...), serve(a, of(1)))
+		// Both refuse: the longest wait is what the client is told.
+		require.Equal(t, limited("10").with(rateFields(3, 0, 3, `"default";r=0;t=1, "sensitive";r=0;t=10`, policy)...), serve(h, of(1)))
+		require.Equal(t, "sensitive", a.events[len(a.events)-1].Limit)
+	})
+}
+
+func TestSenderLimitsOverride(t *testing.T) {
+	plans := map[string]map[string]senderauth.Limit{
+		senderID(1): {"default": {Requests: 2, Per: 20 * time.Second}, "unheard of": senderauth.PerSecond(1)},
+		senderID(2): {"default": senderauth.Unlimited()},
+		senderID(3): {"default": senderauth.Blocked()},
+	}
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+			s, err := knowsAll(ctx, c)
+			s.Limits = plans[s.ID]
+			return s, err
+		}, senderauth.Config{})
+		require.Equal(t, hello(1).with(rateFields(2, 1, 10, `"default";r=1;t=10`, `"default";q=2;w=20`)...), serve(a, of(1)))
+		for range 10 {
+			require.Equal(t, hello(2), serve(a, of(2)))
+		}
+		blocked := refused(429, "Rate limit exceeded.").with(rateFields(0, 0, 0, `"default";r=0`, `"default";q=0`)...)
+		require.Equal(t, blocked, serve(a, of(3)))
+		require.Equal(t, hello(4).with(threeLeft(2)...), serve(a, of(4)))
+	})
+}
+
+func TestLimiterFailure(t *testing.T) {
+	outage := errors.New("redis: connection refused")
+	for name, c := range map[string]struct {
+		balances []senderauth.Balance
+		err      error
+		closed   bool
+		want     response
+		outcome  senderauth.Outcome
+	}{
+		"open":                  {err: outage, want: hello(1), outcome: "admitted"},
+		"closed":                {err: outage, closed: true, want: unavailable, outcome: "unavailable"},
+		"too few balances":      {want: hello(1), outcome: "admitted"},
+		"too many, closed":      {balances: make([]senderauth.Balance, 2), closed: true, want: unavailable, outcome: "unavailable"},
+		"balances and an error": {balances: []senderauth.Balance{{Refused: true}}, err: outage, want: hello(1), outcome: "admitted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newApp(t, nil, senderauth.Config{FailClosed: c.closed, Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
+				return c.balances, c.err
+			})})
+			require.Equal(t, c.want, serve(a, of(1)))
+			require.Equal(t, []senderauth.Outcome{c.outcome}, a.outcomes())
+			require.Error(t, a.events[0].Err)
+			if c.err != nil {
+				require.ErrorIs(t, a.events[0].Err, outage)
+			}
+			require.Equal(t, senderID(1), a.events[0].Sender.ID)
+		})
+	}
+}
+
+// A limiter of another kind gets what MemoryLimiter gets, and may do with the
+// slice what it likes.
+func TestLimiterOfAnotherKind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked [][]senderauth.Charge
+		a := newApp(t, nil, senderauth.Config{Limiter: takes(func(charges []senderauth.Charge) ([]senderauth.Balance, error) {
+			asked = append(asked, append([]senderauth.Charge(nil), charges...))
+			clear(charges)
+			return []senderauth.Balance{{Remaining: 2, ResetAfter: time.Second}}, nil
+		})})
+		for range 2 {
+			require.Equal(t, hello(1).with(threeLeft(2)...), serve(a, of(1)))
+		}
+		want := []senderauth.Charge{{Name: "default", Limit: three, Cost: 1}}
+		require.Equal(t, [][]senderauth.Charge{want, want}, asked)
+	})
+}
+
+func TestNestedGuards(t *testing.T) {
+	both := `"messages";q=2;w=20, "default";q=3;w=3`
+	newNested := func(t *testing.T) *app {
+		return newApp(t, nil, senderauth.Config{Limits: map[string]senderauth.Limit{
+			"default": three, "messages": {Requests: 2, Per: 20 * time.Second}, "open": senderauth.Unlimited(),
+		}})
+	}
+	bubble(t, "one authentication, and each its own charge", func(t *testing.T) {
+		a := newNested(t)
+		h := a.guard.Wrap(a.guard.Charging("messages").Wrap(a.hello()))
+		require.Equal(t, hello(1).with(rateFields(2, 1, 10, `"messages";r=1;t=10, "default";r=2;t=1`, both)...), serve(h, of(1)))
+		require.Len(t, a.asked, 1)
+		require.Equal(t, []senderauth.Outcome{"admitted", "admitted"}, a.outcomes())
+		require.Equal(t, "default", a.events[0].Limit)
+		require.Equal(t, "messages", a.events[1].Limit)
+		require.Equal(t, senderID(1), a.events[1].Sender.ID)
+
+		serve(h, of(1))
+		over := limited("10").with(rateFields(2, 0, 20, `"messages";r=0;t=10, "default";r=0;t=1`, both)...)
+		require.Equal(t, over, serve(h, of(1)), "default was charged by the guard outside")
+	})
+	bubble(t, "authentication outside, charge inside", func(t *testing.T) {
+		a := newNested(t)
+		mux := http.NewServeMux()
+		mux.Handle("POST /v1/messages", a.guard.Charging("messages").Wrap(a.hello()))
+		h := a.guard.Charging().Wrap(mux)
+		r := of(1)
+		r.Method, r.URL.Path = "POST", "/v1/messages"
+		require.Equal(t, hello(1).with(rateFields(2, 1, 10, `"messages";r=1;t=10`, `"messages";q=2;w=20`)...), serve(h, r))
+		require.Equal(t, "POST /v1/messages", r.Pattern)
+		require.Equal(t, noKey, serve(h, request()), "401 comes before 404")
+		require.Equal(t, 404, serve(h, of(1)).Status)
+	})
+	bubble(t, "a third guard knows of the first", func(t *testing.T) {
+		a := newNested(t)
+		for _, middle := range []*senderauth.Guard{a.guard.Charging(), a.guard.Charging("open")} {
+			h := a.guard.Wrap(middle.Wrap(a.guard.Charging("messages").Wrap(a.hello())))
+			require.Equal(t, both, serve(h, of(1)).Header["Ratelimit-Policy"])
+		}
+	})
+	bubble(t, "the same limit twice is two charges", func(t *testing.T) {
+		a := newNested(t)
+		h := a.guard.Wrap(a.guard.Wrap(a.hello()))
+		require.Equal(t, hello(1).with(threeLeft(1)...), serve(h, of(1)))
+	})
+	bubble(t, "different guards each authenticate", func(t *testing.T) {
+		a, b := newNested(t), newNested(t)
+		h := a.guard.Wrap(b.guard.Wrap(b.hello()))
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, of(1)))
+		require.Len(t, a.asked, 1)
+		require.Len(t, b.asked, 1)
+
+		strict := newApp(t, refuseWith(senderauth.ErrInvalidKey), senderauth.Config{})
+		require.Equal(t, badKey, serve(a.guard.Wrap(strict), of(1)))
+	})
+	bubble(t, "a refusal inside tells nothing of the quota outside", func(t *testing.T) {
+		a := newNested(t)
+		h := a.guard.Wrap(a.guard.ChargingBy(func(*http.Request) []string { return []string{"none"} }).Wrap(a.hello()))
+		require.Equal(t, internal, serve(h, of(1)))
+	})
+	bubble(t, "WithSender satisfies no guard", func(t *testing.T) {
+		a := newNested(t)
+		r := request()
+		r = r.WithContext(senderauth.WithSender(r.Context(), senderauth.Sender{ID: senderID(1)}))
+		require.Equal(t, noKey, serve(a, r))
+		r = of(2)
+		r = r.WithContext(senderauth.WithSender(r.Context(), senderauth.Sender{ID: senderID(1)}))
+		require.Equal(t, hello(2).with(threeLeft(2)...), serve(a, r))
+	})
+}
+
+func TestCharging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{})
+		require.Equal(t, hello(1), serve(a.guard.Charging().Wrap(a.hello()), of(1)), "no names: authentication alone")
+		require.Equal(t, noKey, serve(a.guard.Charging().Wrap(a.hello()), request()))
+		require.PanicsWithError(t, `senderauth: limit "mesages" is not in Config.Limits`, func() { a.guard.Charging("mesages") })
+		require.PanicsWithError(t, `senderauth: limit "default" is charged twice`, func() { a.guard.Charging("default", "default") })
+		require.PanicsWithValue(t, "senderauth: ChargingBy: the function is nil", func() { a.guard.ChargingBy(nil) })
+		require.PanicsWithValue(t, "senderauth: Wrap: the handler is nil", func() { a.guard.Wrap(nil) })
+		require.PanicsWithValue(t, "senderauth: Wrap: the handler is nil", func() { a.guard.Wrap(http.HandlerFunc(nil)) })
+	})
+}
+
+func TestChargingBy(t *testing.T) {
+	bubble(t, "chosen for each request", func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{Limits: map[string]senderauth.Limit{"default": three, "messages": three}})
+		h := a.guard.ChargingBy(func(r *http.Request) []string {
+			_, ok := senderauth.SenderFrom(r.Context())
+			require.True(t, ok, "f sees the request of an authenticated sender")
+			if names := r.URL.Query().Get("charge"); names != "" {
+				return strings.Split(names, ",")
+			}
+			return nil
+		}).Wrap(a.hello())
+		for _, c := range []struct {
+			query string
+			want  response
+		}{
+			{"", hello(1)},
+			{"?charge=messages", hello(1).with(rateFields(3, 2, 1, `"messages";r=2;t=1`, `"messages";q=3;w=3`)...)},
+			{"?charge=unknown", internal},
+			{"?charge=default,unknown", internal},
+			{"?charge=default,default", internal},
+			{"?charge=default", hello(1).with(threeLeft(2)...)},
+		} {
+			r := of(1)
+			r.URL.RawQuery = strings.TrimPrefix(c.query, "?")
+			require.Equal(t, c.want, serve(h, r), c.query)
+		}
+		require.Equal(t, []senderauth.Outcome{"admitted", "admitted", "failed", "failed", "failed", "admitted"}, a.outcomes())
+		require.EqualError(t, a.events[2].Err, `senderauth: limit "unknown" is not in Config.Limits`)
+		require.Equal(t, senderID(1), a.events[2].Sender.ID)
+		require.Equal(t, noKey, serve(h, request()), "nobody chooses for a stranger")
+	})
+	bubble(t, "by the route that was matched inside", func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{Limits: map[string]senderauth.Limit{"default": three, "messages": three}})
+		charged := a.guard.ChargingBy(func(r *http.Request) []string {
+			if r.Pattern == "/messages/{id}" && r.PathValue("id") == "7" {
+				return []string{"messages"}
+			}
+			return []string{"default"}
+		}).Wrap(a.hello())
+		mux := http.NewServeMux()
+		mux.Handle("/messages/{id}", charged)
+		type key struct{}
+		between := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), key{}, 1)))
+		})
+		r := of(1)
+		r.URL.Path = "/messages/7"
+		require.Equal(t, `"messages";q=3;w=3`, serve(a.guard.Charging().Wrap(between), r).Header["Ratelimit-Policy"])
+	})
+}
+
+func TestPatternIsSetOnTheOuterRequest(t *testing.T) {
+	a := newApp(t, nil, senderauth.Config{})
+	mux := http.NewServeMux()
+	mux.Handle("GET /contacts/{id}", a.hello())
+	r := of(1)
+	r.URL.Path = "/contacts/7"
+	require.Equal(t, 200, serve(a.guard.Wrap(mux), r).Status)
+	require.Equal(t, "GET /contacts/{id}", r.Pattern)
+}
+
+func TestCacheControl(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		outer, handler []string
+		want           string
+	}{
+		{name: "nobody says anything", want: "private"},
+		{name: "the handler decides", handler: []string{"public, max-age=60"}, want: "public, max-age=60"},
+		{name: "the handler decides, in two lines", handler: []string{"no-cache", "private"}, want: "no-cache\nprivate"},
+		{name: "an outer no-store is stricter", outer: []string{"no-store"}, want: "no-store"},
+		{name: "an outer private stays", outer: []string{"private, max-age=5"}, want: "private, max-age=5"},
+		{name: "an outer public does not", outer: []string{"public, max-age=60"}, want: "private"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := newApp(t, nil, senderauth.Config{RateFields: senderauth.RateFieldsNone})
+			inner := a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if c.handler != nil {
+					w.Header()["Cache-Control"] = c.handler
+				}
+				a.hello().ServeHTTP(w, r)
+			}))
+			h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if c.outer != nil {
+					w.Header()["Cache-Control"] = c.outer
+				}
+				inner.ServeHTTP(w, r)
+			})
+			require.Equal(t, hello(1).with("Cache-Control", c.want), serve(h, of(1)))
+		})
+	}
+}
+
+// What the handler answers is left alone: its own 401, its own rate fields.
+func TestHandlersAnswerIsItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{})
+		h := a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Content-Type"] = []string{"text/plain"}
+			w.Header().Set("X-RateLimit-Remaining", "own")
+			w.WriteHeader(401)
+		}))
+		want := response{401, map[string]string{"Content-Type": "text/plain", "Cache-Control": "private"}, ""}
+		require.Equal(t, want.with(threeLeft(2)...).with("X-Ratelimit-Remaining", "own"), serve(h, of(1)))
+		// A field that is appended to does not run into the next.
+		h = a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Content-Type"] = []string{"text/plain"}
+			for name := range w.Header() {
+				w.Header().Add(name, "more")
+			}
+		}))
+		for name, value := range serve(h, of(1)).Header {
+			require.Equal(t, 1, strings.Count(value, "more"), name)
+		}
+	})
+}
+
+func TestServeProblem(t *testing.T) {
+	var got []senderauth.Problem
+	cfg := senderauth.Config{Realm: "r", ServeProblem: func(w http.ResponseWriter, r *http.Request, p *senderauth.Problem) {
+		got = append(got, *p)
+		p.Instance = "/requests/1"
+		p.Detail += " (ours)"
+		if p.Extensions != nil {
+			p.Extensions["more"] = 1
+		}
+		p.ServeHTTP(w, r)
+	}}
+	serveOnce := func(t *testing.T, v senderauth.ValidatorFunc, r *http.Request) response {
+		got = nil
+		a := newApp(t, v, cfg)
+		res := serve(a, r)
+		require.Len(t, got, 1)
+		require.Equal(t, strconv.Itoa(len(res.Body)), res.Header["Content-Length"])
+		return res
+	}
+	bubble(t, "ours", func(t *testing.T) {
+		for range 2 { // what one request changes, the next does not see
+			res := serveOnce(t, nil, request())
+			require.Equal(t, []senderauth.Problem{{Status: 401, Detail: "Header x-api-key not found", Challenge: `ApiKey realm="r"`}}, got)
+			require.Equal(t, `{"status":401,"title":"Unauthorized","detail":"Header x-api-key not found (ours)","type":"about:blank","instance":"/requests/1"}`, res.Body)
+			require.Equal(t, `ApiKey realm="r"`, res.Header["Www-Authenticate"])
+		}
+	})
+	bubble(t, "an outage, with its cause", func(t *testing.T) {
+		outage := errors.New("outage")
+		res := serveOnce(t, refuseWith(outage), of(1))
+		require.Equal(t, []senderauth.Problem{{Status: 503, Detail: "The service is temporarily unavailable. Please retry.", RetryAfter: time.Second, Err: outage}}, got)
+		require.NotContains(t, res.Body, "outage")
+	})
+	bubble(t, "the validator's own is not changed", func(t *testing.T) {
+		own := &senderauth.Problem{Status: 401, Detail: "no", Extensions: map[string]any{"code": 7}}
+		for range 2 {
+			res := serveOnce(t, refuseWith(own), of(1))
+			require.Equal(t, `{"status":401,"title":"Unauthorized","detail":"no (ours)","type":"about:blank","instance":"/requests/1","code":7,"more":1}`, res.Body)
+			require.Equal(t, `ApiKey realm="r"`, res.Header["Www-Authenticate"])
+		}
+		require.Equal(t, &senderauth.Problem{Status: 401, Detail: "no", Extensions: map[string]any{"code": 7}}, own)
+	})
+	bubble(t, "over the limit", func(t *testing.T) {
+		got = nil
+		a := newApp(t, nil, cfg)
+		for range 4 {
+			serve(a, of(1))
+		}
+		require.Equal(t, []senderauth.Problem{{Status: 429, Detail: "Rate limit exceeded. Please retry after 1 seconds.", RetryAfter: time.Second}}, got)
+		res := serve(a, of(1))
+		require.Equal(t, "1", res.Header["Retry-After"])
+		require.Equal(t, "0", res.Header["X-Ratelimit-Remaining"])
+	})
+	bubble(t, "blocked", func(t *testing.T) {
+		got = nil
+		a := newApp(t, nil, senderauth.Config{ServeProblem: cfg.ServeProblem, Limits: limits(senderauth.Blocked())})
+		serve(a, of(1))
+		require.Equal(t, []senderauth.Problem{{Status: 429, Detail: "Rate limit exceeded."}}, got)
+	})
+}
+
+func TestEvents(t *testing.T) {
+	bubble(t, "admitted, from the cache, stale, limited", func(t *testing.T) {
+		outage := errors.New("outage")
+		var down bool
+		cache := newCache(t, senderauth.ValidatorFunc(func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+			time.Sleep(20 * time.Millisecond)
+			if down {
+				return senderauth.Sender{}, outage
+			}
+			return knowsAll(ctx, c)
+		}), senderauth.CacheConfig{StaleTTL: time.Hour})
+		var events []senderauth.Event
+		guard, err := senderauth.New(cache, senderauth.Config{
+			Limits:  limits(senderauth.Limit{Requests: 1, Per: time.Hour, Burst: 3}),
+			Observe: func(_ context.Context, e senderauth.Event) { events = append(events, e) },
+		})
+		require.NoError(t, err)
+		h := guard.Wrap(http.NotFoundHandler())
+		serve(h, of(1))
+		serve(h, of(1))
+		down = true
+		time.Sleep(time.Minute + time.Second)
+		serve(h, of(1))
+		serve(h, of(1))
+		serve(h, of(3))
+		s := senderauth.Sender{ID: senderID(1), KeyID: "key-1"}
+		require.Equal(t, []senderauth.Event{
+			{Outcome: senderauth.Admitted, Sender: s, Limit: "default", Elapsed: 20 * time.Millisecond},
+			{Outcome: senderauth.Admitted, Sender: s, Limit: "default", Cached: true},
+			{Outcome: senderauth.Admitted, Sender: s, Limit: "default", Cached: true, Elapsed: 20 * time.Millisecond, Err: outage},
+			{Outcome: senderauth.Limited, Sender: s, Limit: "default", Cached: true},
+			{Outcome: senderauth.Unavailable, Elapsed: 20 * time.Millisecond, Err: outage},
+		}, events)
+	})
+	bubble(t, "a rejection, then a remembered one", func(t *testing.T) {
+		var events []senderauth.Event
+		cause := fmt.Errorf("expired: %w", senderauth.ErrInvalidKey)
+		guard, err := senderauth.New(newCache(t, refuseWith(cause), senderauth.CacheConfig{}), senderauth.Config{
+			Limits:  limits(three),
+			Observe: func(_ context.Context, e senderauth.Event) { events = append(events, e) },
+		})
+		require.NoError(t, err)
+		h := guard.Wrap(http.NotFoundHandler())
+		for range 2 {
+			require.Equal(t, badKey, serve(h, of(1)))
+		}
+		require.Equal(t, []senderauth.Event{
+			{Outcome: senderauth.InvalidKey, Err: cause},
+			{Outcome: senderauth.InvalidKey, Cached: true, Err: cause},
+		}, events)
+	})
+	t.Run("the event comes before the next handler", func(t *testing.T) {
+		told := false
+		guard, err := senderauth.New(senderauth.ValidatorFunc(knowsAll), senderauth.Config{Limits: limits(three),
+			Observe: func(context.Context, senderauth.Event) { told = true }})
+		require.NoError(t, err)
+		serve(guard.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { require.True(t, told) })), of(1))
+	})
+}
+
+// The outcomes are labels of metrics: a change is one for every dashboard.
+func TestOutcomesAreFixed(t *testing.T) {
+	require.Equal(t, []senderauth.Outcome{"admitted", "missing_key", "missing_sender", "invalid_sender", "invalid_key",
+		"mismatch", "limited", "insecure", "refused", "unavailable", "canceled", "failed"},
+		[]senderauth.Outcome{senderauth.Admitted, senderauth.MissingKey, senderauth.MissingSender, senderauth.InvalidSender, senderauth.InvalidKey,
+			senderauth.Mismatch, senderauth.Limited, senderauth.Insecure, senderauth.Refused, senderauth.Unavailable, senderauth.Canceled, senderauth.Failed})
+}
+
+func TestCanceled(t *testing.T) {
+	wait := func(ctx context.Context, _ senderauth.Credentials) (senderauth.Sender, error) {
+		<-ctx.Done()
+		return senderauth.Sender{}, ctx.Err()
+	}
+	t.Run("nothing is written", func(t *testing.T) {
+		for _, serveProblem := range []func(http.ResponseWriter, *http.Request, *senderauth.Problem){nil,
+			func(http.ResponseWriter, *http.Request, *senderauth.Problem) {
+				t.Error("a problem is served to nobody")
+			}} {
+			a := newApp(t, wait, senderauth.Config{ServeProblem: serveProblem})
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			w := &silent{}
+			a.ServeHTTP(w, of(1).WithContext(ctx))
+			require.Zero(t, w.calls)
+			require.Equal(t, []senderauth.Outcome{"canceled"}, a.outcomes())
+			require.ErrorIs(t, a.events[0].Err, context.Canceled)
+		}
+	})
+	t.Run("a limiter that gave up is no outage", func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{FailClosed: true, Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
+			return nil, context.Canceled
+		})})
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		w := &silent{}
+		a.ServeHTTP(w, of(1).WithContext(ctx))
+		require.Zero(t, w.calls)
+		require.Equal(t, []senderauth.Outcome{"canceled"}, a.outcomes())
+	})
+	t.Run("a deadline of an outer layer is an outage", func(t *testing.T) {
+		a := newApp(t, wait, senderauth.Config{})
+		ctx, cancel := context.WithDeadline(context.Background(), time.Unix(1, 0))
+		defer cancel()
+		require.Equal(t, unavailable, serve(a, of(1).WithContext(ctx)))
+	})
+	t.Run("no 200 reaches a client who is there after all", func(t *testing.T) {
+		asked := make(chan context.CancelFunc, 1)
+		a := newApp(t, wait, senderauth.Config{})
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithCancel(r.Context())
+			asked <- cancel
+			a.ServeHTTP(w, r.WithContext(ctx))
+		}))
+		defer server.Close()
+		r, err := http.NewRequest("GET", server.URL, nil)
+		require.NoError(t, err)
+		r.Header = of(1).Header
+		go func() { (<-asked)() }()
+		res, err := http.DefaultClient.Do(r)
+		if err == nil {
+			res.Body.Close()
+			t.Fatalf("the client sees %s", res.Status)
+		}
+	})
+}
+
+// silent counts what is written.
+type silent struct {
+	header http.Header
+	calls  int
+}
+
+func (s *silent) Header() http.Header {
+	if s.header == nil {
+		s.header = http.Header{}
+	}
+	return s.header
+}
+func (s *silent) WriteHeader(int)             { s.calls++ }
+func (s *silent) Write(b []byte) (int, error) { s.calls++; return len(b), nil }
+
+func TestWriterIsUntouched(t *testing.T) {
+	a := newApp(t, nil, senderauth.Config{StripKey: true})
+	w := &silent{}
+	a.guard.Wrap(a.guard.Wrap(http.HandlerFunc(func(got http.ResponseWriter, _ *http.Request) {
+		require.Same(t, w, got)
+	}))).ServeHTTP(w, of(1))
+
+	server := httptest.NewServer(a.guard.Charging().Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := w.(io.ReaderFrom); !ok {
+			t.Error("the writer is no io.ReaderFrom")
+		}
+		if r.URL.Path == "/flush" {
+			io.WriteString(w, "first")
+			if err := http.NewResponseController(w).Flush(); err != nil {
+				t.Error(err)
+			}
+			<-r.Context().Done() // the rest comes never
+			return
+		}
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\n\r\nours")
+	})))
+	defer server.Close()
+
+	r, err := http.NewRequest("GET", server.URL+"/flush", nil)
+	require.NoError(t, err)
+	r.Header = of(1).Header
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	first := make([]byte, 5)
+	_, err = io.ReadFull(res.Body, first)
+	require.NoError(t, err)
+	require.Equal(t, "first", string(first))
+	res.Body.Close()
+
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET /hijack HTTP/1.1\r\nHost: x\r\nx-sender-id: %s\r\nx-api-key: %s\r\n\r\n", senderID(1), apiKey(1))
+	all, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Equal(t, "HTTP/1.1 101 Switching Protocols\r\n\r\nours", string(all))
+}
+
+// Nothing of a key is in anything that leaves the package or is logged for it,
+// whatever goes wrong.
+func TestNoPartOfAKeyAnywhere(t *testing.T) {
+	var text bytes.Buffer
+	var mu sync.Mutex
+	note := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(&text, format, args...)
+	}
+	for _, v := range []senderauth.ValidatorFunc{
+		knowsAll,
+		func(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) { panic(c.APIKey) },
+		func(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+			panic(fmt.Errorf("no %s", c.APIKey))
+		},
+		func(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+			return senderauth.Sender{}, fmt.Errorf("query for %v (%#v): timeout", c, c)
+		},
+		refuseWith(senderauth.ErrInvalidKey),
+	} {
+		for _, cached := range []bool{false, true} {
+			var validator senderauth.Validator = v
+			if cached {
+				validator = newCache(t, v, senderauth.CacheConfig{})
+			}
+			guard, err := senderauth.New(validator, senderauth.Config{
+				Limits:   limits(three),
+				StripKey: true,
+				CheckKey: func(key string) bool {
+					if strings.HasPrefix(key, "panic") {
+						panic(key)
+					}
+					return true
+				},
+				Observe: func(ctx context.Context, e senderauth.Event) {
+					note("%v %+v %#v %v %+v", e, e, e.Err, e.Err, ctx)
+				},
+			})
+			require.NoError(t, err)
+			h := guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				note("%v %+v %s", r.Context(), r.Context(), r.Header)
+			}))
+			server := httptest.NewUnstartedServer(h)
+			server.Config.ErrorLog = log.New(writerFunc(func(b []byte) (int, error) { note("%s", b); return len(b), nil }), "", 0)
+			server.Start()
+			for _, key := range []string{apiKey(1), apiKey(2), apiKey(1) + "x", "panic" + apiKey(1)} {
+				r, err := http.NewRequest("GET", server.URL, nil)
+				require.NoError(t, err)
+				r.Header.Set("x-sender-id", senderID(1))
+				r.Header.Set("x-api-key", key)
+				res, err := http.DefaultClient.Do(r)
+				require.NoError(t, err)
+				body, err := io.ReadAll(res.Body)
+				require.NoError(t, err)
+				res.Body.Close()
+				note("%v %s", res.Header, body)
+			}
+			server.Close()
+		}
+	}
+	require.Contains(t, text.String(), "panicked at")
+	noPart(t, text.String(), apiKey(1))
+	noPart(t, text.String(), apiKey(2))
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+func TestNewReportsEveryMistake(t *testing.T) {
+	var nobody *senderauth.Cache
+	_, err := senderauth.New(nobody, senderauth.Config{
+		Limits: map[string]senderauth.Limit{
+			"a": {}, "b": {Requests: -1, Per: -1, Burst: -1}, "c\n": three, "": three,
+			"d": {Requests: math.MaxInt, Per: 1, Burst: math.MaxInt},
+		},
+		Limiter:        (*senderauth.MemoryLimiter)(nil),
+		SenderHeader:   "x sender",
+		KeyHeader:      "host",
+		Realm:          "r\n",
+		RateFields:     9,
+		TrustedProxies: []netip.Prefix{{}},
+	})
+	for _, part := range []string{
+		"senderauth: New: the Validator is nil",
+		`senderauth: Config.Limits: "default" is missing`,
+		`senderauth: Config.Limits["a"]: the zero Limit`,
+		`senderauth: Config.Limits["b"]: `, "Requests", "Per", "Burst",
+		`senderauth: Config.Limits["d"]: `,
+		`senderauth: Config.Limits: the name "c\n" is not printable ASCII`,
+		`senderauth: Config.Limits: the name "" is not printable ASCII`,
+		"senderauth: Config.Limiter holds a nil *senderauth.MemoryLimiter",
+		`senderauth: Config.SenderHeader: "x sender" is not the name of a header field`,
+		"senderauth: Config.KeyHeader: net/http takes Host out of the header",
+		`senderauth: Config.Realm: "r\n" is not printable ASCII`,
+		"senderauth: Config.RateFields: 9 is not one of the constants",
+		"senderauth: Config.TrustedProxies[0]: the prefix is not valid",
+	} {
+		require.ErrorContains(t, err, part)
+	}
+	var one interface{ Unwrap() []error }
+	require.ErrorAs(t, err, &one)
+	for _, e := range one.Unwrap() {
+		require.True(t, strings.HasPrefix(e.Error(), "senderauth: "), e.Error())
+	}
+
+	_, err = senderauth.New(nil, senderauth.Config{Limits: limits(three)})
+	require.EqualError(t, err, "senderauth: New: the Validator is nil")
+	_, err = senderauth.New(senderauth.ValidatorFunc(nil), senderauth.Config{Limits: limits(three)})
+	require.EqualError(t, err, "senderauth: New: the Validator is nil")
+	_, err = senderauth.New(senderauth.ValidatorFunc(knowsAll), senderauth.Config{Limits: limits(three), KeyHeader: "X-Key", SenderHeader: "x-key"})
+	require.EqualError(t, err, `senderauth: Config.KeyHeader and Config.SenderHeader are both "X-Key"`)
+	_, err = senderauth.New(senderauth.ValidatorFunc(knowsAll), senderauth.Config{Limits: limits(three), KeyHeader: "X-Key", SenderHeader: "x-key", KeyOnly: true})
+	require.NoError(t, err)
+}
+
+// Config is read once: a map or a slice that the caller changes afterwards
+// changes nothing.
+func TestConfigIsReadOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := senderauth.Config{
+			Limits: limits(three), RequireTLS: true,
+			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")},
+		}
+		a := newApp(t, nil, cfg)
+		cfg.Limits["default"] = senderauth.Blocked()
+		cfg.TrustedProxies[0] = netip.Prefix{}
+		r := of(1)
+		r.Header.Set("X-Forwarded-Proto", "https")
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(a, r))
+	})
+}
+
+// A refused upload is answered although its body never comes.
+func TestUnsentBodyIsAnswered(t *testing.T) {
+	a := newApp(t, nil, senderauth.Config{})
+	server := httptest.NewServer(a)
+	defer server.Close()
+	for name, body := range map[string]string{
+		"announced": "Content-Length: 1000\r\n\r\n",
+		"half":      "Content-Length: 1000\r\n\r\nhalf",
+		"chunked":   "Transfer-Encoding: chunked\r\n\r\n5\r\nha",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", server.Listener.Addr().String())
+			require.NoError(t, err)
+			defer conn.Close()
+			_, err = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\n"+body)
+			require.NoError(t, err)
+			// Without the guard's own deadline this one is what ends the wait.
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			require.NoError(t, err)
+			got, err := io.ReadAll(res.Body)
+			require.NoError(t, err)
+			res.Header.Del("Date")
+			res.Header.Del("Connection")
+			require.Equal(t, noKey, seen(res.StatusCode, res.Header, string(got)))
+		})
+	}
+}
