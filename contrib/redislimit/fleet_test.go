@@ -154,6 +154,7 @@ func within(t *testing.T, l senderauth.Limit, all []report) {
 // Then one of them is frozen with its leases, and another killed with its own.
 func TestAdversary(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
+		t.Parallel()
 		s := startServer(t, "redis-server")
 		workers := make([]*worker, 4)
 		for i := range workers {
@@ -213,6 +214,7 @@ func TestAdversary(t *testing.T) {
 // is what the limit allows, whatever their number.
 func TestInstances(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
+		t.Parallel()
 		s := startServer(t, "redis-server")
 		workers := make([]*worker, 9)
 		for i := range workers {

@@ -75,8 +75,8 @@ type purse struct {
 	// that time. 0: it had.
 	lacking int
 	until   time.Duration
-	level   uint64 // then
-	at      time.Duration
+	level   uint64        // that it has had
+	at      time.Duration // since then
 }
 
 // A lot lapses as one.
@@ -91,7 +91,7 @@ type lot struct {
 // what fills the bucket, for as long it could have that much less. 0: not at
 // all, where a lease would hardly outlast the call.
 func (s *scale) term(most time.Duration) time.Duration {
-	t := min(most, s.wait(0, s.full)/4)
+	t := min(most, s.wait(0, s.full, 0)/4)
 	if t < 4*time.Millisecond {
 		return 0
 	}
@@ -125,12 +125,16 @@ func (l *Limiter) leased(ctx context.Context, t *take) error {
 	shard.mu.Lock()
 	for {
 		h := shard.holding(t.sender, now)
-		if h.decide(t, now) {
+		switch h.decide(t, now) {
+		case here:
 			if h.flight == nil && h.low(t, now) {
 				l.renew(shard, h, now)
 			}
 			shard.mu.Unlock()
 			return nil
+		case direct:
+			shard.mu.Unlock()
+			return l.exact(ctx, t)
 		}
 		f := h.flight
 		if f == nil {
@@ -235,42 +239,55 @@ func (p *purse) lacks(cost int, now time.Duration) bool {
 	return p.lacking > 0 && cost >= p.lacking && p.until > now
 }
 
-// decide decides without Redis where that can be done, and fills in the
-// balances. What remains is then what is held: others may have taken the rest.
-func (h *holding) decide(t *take, now time.Duration) bool {
-	covered, lacking := true, false
+// A verdict is where a request is decided.
+type verdict int
+
+const (
+	here   verdict = iota // from what is held
+	fly                   // by a call that also brings more
+	direct                // by one that does not: no more will come for now
+)
+
+// decide decides without Redis where that can be done truly, and then fills in
+// the balances. What remains is what is held: others may have taken the rest.
+func (h *holding) decide(t *take, now time.Duration) verdict {
+	short, lacking := 0, 0
 	for i := range t.asked {
 		a := &t.asked[i]
 		c := &t.charges[a.i]
-		p := h.purse(c, a)
-		if p.held(now) < c.Cost {
-			covered = false
-			lacking = lacking || p.lacks(c.Cost, now)
+		if p := h.purse(c, a); p.held(now) < c.Cost {
+			short++
+			if p.lacks(c.Cost, now) {
+				lacking++
+			}
 		}
 	}
-	if t.refused || !t.costs() || !covered && !lacking {
-		return false // Redis knows more: nothing to spend, or not enough
+	switch {
+	case t.refused, !t.costs(), short > 0 && lacking == 0:
+		return fly
+	case short > lacking:
+		return direct
 	}
 	for i := range t.asked {
 		a := &t.asked[i]
 		c := &t.charges[a.i]
 		p := h.purse(c, a)
-		if covered {
+		if short == 0 {
 			p.spend(c.Cost, now)
 		}
-		t.balances[a.i] = p.balance(c.Cost, now, covered)
+		t.balances[a.i] = p.balance(c.Cost, now, short == 0)
 	}
-	return true
+	return here
 }
 
 // balance is what can be said without Redis.
 func (p *purse) balance(cost int, now time.Duration, covered bool) senderauth.Balance {
 	held := p.held(now)
-	b := senderauth.Balance{Remaining: held, ResetAfter: p.wait(min(uint64(held)*p.perToken, p.full), p.full)}
-	if !covered && held < cost && p.lacks(cost, now) {
+	b := senderauth.Balance{Remaining: held, ResetAfter: p.wait(min(uint64(held)*p.perToken, p.full), p.full, 0)}
+	if !covered && held < cost {
 		p.demand += cost
 		b.Refused = true
-		b.RetryAfter = max(p.wait(p.level, uint64(cost)*p.perToken)-(now-p.at), p.until-now, time.Microsecond)
+		b.RetryAfter = max(p.wait(p.level, uint64(cost)*p.perToken, now-p.at), p.until-now, time.Microsecond)
 	}
 	return b
 }
@@ -345,7 +362,7 @@ func (p *purse) pack(e *errand, now, most time.Duration) string {
 		extra -= o.tokens
 	}
 	p.flown, p.demand = now, 0
-	b := append(make([]byte, 0, 25+9*8), e.packed...)
+	b := append(make([]byte, 0, 28+9*8), e.packed...)
 	b = appendDouble(b, uint64(e.need))
 	b = appendDouble(b, uint64(max(extra, 0)))
 	b = appendDouble(b, uint64(term/time.Microsecond))
@@ -373,8 +390,8 @@ func (p *purse) add(tokens int, lapse int64, until time.Duration) {
 }
 
 // learn notes what Redis said about the bucket.
-func (p *purse) learn(level uint64, needed int, taken bool, now, term time.Duration) {
-	p.level, p.at, p.lacking = level, now, 0
+func (p *purse) learn(level uint64, since time.Duration, needed int, taken bool, now, term time.Duration) {
+	p.level, p.at, p.lacking = level, now-since, 0
 	switch {
 	case !taken && level < uint64(needed)*p.perToken:
 		p.lacking = needed
@@ -385,7 +402,7 @@ func (p *purse) learn(level uint64, needed int, taken bool, now, term time.Durat
 	}
 	// A pause lets tokens gather, so that the next call brings more than one;
 	// and not for long, for another instance may give some back.
-	p.until = now + max(term/4, min(p.wait(level, uint64(p.lacking)*p.perToken), time.Second))
+	p.until = now + max(term/4, min(p.wait(level, uint64(p.lacking)*p.perToken, since), time.Second))
 }
 
 // A call carries the errands of one sender to Redis.
@@ -417,7 +434,7 @@ func (l *Limiter) do(ctx context.Context, shard *leaseShard, c *call) (reply []i
 	reply, err = l.ask(context.WithoutCancel(ctx), c.h.sender, func(ctx context.Context, n *line) ([]int64, error) {
 		return leaseScript.run(ctx, n, c.keys, c.args, false)
 	})
-	if err == nil && len(reply) != 2+3*len(c.errands) {
+	if err == nil && len(reply) != 2+4*len(c.errands) {
 		err = fmt.Errorf("redislimit: the script's reply has %d numbers", len(reply))
 	}
 	shard.mu.Lock()
@@ -427,11 +444,11 @@ func (l *Limiter) do(ctx context.Context, shard *leaseShard, c *call) (reply []i
 			break
 		}
 		e, p := &c.errands[i], c.h.named(c.errands[i].name)
-		level, leased, lapse := uint64(reply[2+3*i]), int(reply[3+3*i]), reply[4+3*i]
+		level, since, leased, lapse := uint64(reply[2+4*i]), microseconds(reply[3+4*i]), int(reply[4+4*i]), reply[5+4*i]
 		if leased > 0 {
 			// From before the call was sent, and earlier by more than two
 			// clocks drift apart.
-			left := time.Duration(lapse-reply[1]) * time.Microsecond
+			left := microseconds(lapse - reply[1])
 			p.add(leased, lapse, c.sent+left-left/8)
 			p.batch = p.held(now)
 			if !c.h.holder {
@@ -440,7 +457,7 @@ func (l *Limiter) do(ctx context.Context, shard *leaseShard, c *call) (reply []i
 			}
 		}
 		if p.scale == e.scale {
-			p.learn(level, e.need, reply[0] == 1, now, p.term(l.leases.term))
+			p.learn(level, since, e.need, reply[0] == 1, now, p.term(l.leases.term))
 		}
 	}
 	c.h.flight, c.flight.err = nil, err
@@ -470,8 +487,8 @@ func (l *Limiter) fly(ctx context.Context, shard *leaseShard, h *holding, t *tak
 	for i := range t.asked {
 		a := &t.asked[i]
 		p := h.named(t.charges[a.i].Name)
-		level := min(uint64(reply[2+3*i])+uint64(p.held(now))*a.perToken, a.full)
-		b := a.balance(level, a.need, reply[0] == 1 && !t.refused)
+		level := min(uint64(reply[2+4*i])+uint64(p.held(now))*a.perToken, a.full)
+		b := a.balance(level, a.need, microseconds(reply[3+4*i]), reply[0] == 1 && !t.refused)
 		if b.Refused && b.RetryAfter >= 0 {
 			b.RetryAfter = max(b.RetryAfter, p.until-now)
 		}

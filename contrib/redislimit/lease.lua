@@ -1,18 +1,18 @@
--- KEYS are buckets of one sender; ARGV[i] is '<dddB', the limit of KEYS[i], and
+-- KEYS are buckets of one sender; ARGV[i] is '<dddf', the limit of KEYS[i], and
 -- '<ddddddddd': tokens that are needed now, tokens to lease besides, how long
 -- in microseconds, and for each of two lots when it lapses, how many of its
 -- tokens were spent, and how many are given back. What is needed is taken all
 -- or nothing, and only with it is anything leased. The reply is whether it was
--- taken, the time, and for each bucket its level, the tokens leased, and when
--- they lapse.
+-- taken, the time, and for each bucket its level, for how many microseconds that
+-- has been so, the tokens leased, and when they lapse.
 local n = #KEYS
 local take = true
 local state, reply = {}, {0, clock}
 for i = 1, n do
 	local arg = ARGV[i]
-	local perToken, perTick, full, shift = struct.unpack('<dddB', arg)
-	local need, extra, term, ta, sa, ba, tb, sb, bb = struct.unpack('<ddddddddd', arg, 26)
-	local level, last, t1, n1, t2, n2, changed = load(KEYS[i], arg, perToken, perTick, full, shift)
+	local perToken, perTick, full, tick = struct.unpack('<dddf', arg)
+	local need, extra, term, ta, sa, ba, tb, sb, bb = struct.unpack('<ddddddddd', arg, 29)
+	local level, last, t1, n1, t2, n2, changed = load(KEYS[i], arg, perToken, perTick, full, tick)
 	local function settle(t, spent, back)
 		if spent + back == 0 then
 			return
@@ -29,13 +29,13 @@ for i = 1, n do
 	settle(ta, sa, ba)
 	settle(tb, sb, bb)
 	take = take and level >= need * perToken
-	state[i] = {perToken, perTick, full, shift, need, extra, term, level, last, t1, n1, t2, n2, changed}
+	state[i] = {perToken, perTick, full, tick, need, extra, term, level, last, t1, n1, t2, n2, changed}
 end
 if take then
 	reply[1] = 1
 end
 for i = 1, n do
-	local perToken, perTick, full, shift, need, extra, term, level, last, t1, n1, t2, n2, changed = unpack(state[i])
+	local perToken, perTick, full, tick, need, extra, term, level, last, t1, n1, t2, n2, changed = unpack(state[i])
 	local leased, lapse = 0, 0
 	if take then
 		level = level - need * perToken
@@ -56,9 +56,9 @@ for i = 1, n do
 		end
 		lapse = t2
 	end
-	reply[3 * i], reply[3 * i + 1], reply[3 * i + 2] = level, leased, lapse
+	reply[4 * i - 1], reply[4 * i], reply[4 * i + 1], reply[4 * i + 2] = level, clock - last, leased, lapse
 	if changed then
-		save(KEYS[i], ARGV[i], level, last, perTick, full, shift, t1, n1, t2, n2)
+		save(KEYS[i], ARGV[i], level, last, perTick, full, tick, t1, n1, t2, n2)
 	end
 end
 return reply

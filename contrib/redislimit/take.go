@@ -116,25 +116,27 @@ func (l *Limiter) exact(ctx context.Context, t *take) error {
 	if err != nil {
 		return err
 	}
-	if len(reply) != 1+len(t.asked) {
+	if len(reply) != 1+2*len(t.asked) {
 		return fmt.Errorf("redislimit: the script's reply has %d numbers", len(reply))
 	}
 	taken := reply[0] == 1
 	for i, a := range t.asked {
-		t.balances[a.i] = a.balance(uint64(reply[1+i]), a.need, taken)
+		t.balances[a.i] = a.balance(uint64(reply[1+2*i]), a.need, microseconds(reply[2+2*i]), taken)
 	}
 	return nil
 }
 
-// balance is the state of a bucket with that level, before its need was
-// refused or after it was taken.
-func (s *scale) balance(level, need uint64, taken bool) senderauth.Balance {
-	b := senderauth.Balance{Remaining: s.tokens(level), ResetAfter: s.wait(level, s.full)}
+func microseconds(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
+
+// balance is the state of a bucket that has had a level for some time: before
+// its need was refused, or after it was taken.
+func (s *scale) balance(level, need uint64, since time.Duration, taken bool) senderauth.Balance {
+	b := senderauth.Balance{Remaining: s.tokens(level), ResetAfter: s.wait(level, s.full, since)}
 	if !taken && level < need {
 		b.Refused = true
 		b.RetryAfter = -1
 		if need <= s.full {
-			b.RetryAfter = s.wait(level, need)
+			b.RetryAfter = s.wait(level, need, since)
 		}
 	}
 	return b
