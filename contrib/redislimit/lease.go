@@ -438,45 +438,38 @@ func (l *Limiter) do(ctx context.Context, shard *leaseShard, c *call) (reply []i
 		err = fmt.Errorf("redislimit: the script's reply has %d numbers", len(reply))
 	}
 	shard.mu.Lock()
-	now := l.leases.now()
-	for i := range c.errands {
-		if err != nil {
-			break
-		}
-		e, p := &c.errands[i], c.h.named(c.errands[i].name)
-		level, since, leased, lapse := uint64(reply[2+4*i]), microseconds(reply[3+4*i]), int(reply[4+4*i]), reply[5+4*i]
-		if leased > 0 {
-			// From before the call was sent, and earlier by more than two
-			// clocks drift apart.
-			left := microseconds(lapse - reply[1])
-			p.add(leased, lapse, c.sent+left-left/8)
-			p.batch = p.held(now)
-			if !c.h.holder {
-				c.h.holder = true
-				shard.holders = append(shard.holders, c.h)
-			}
-		}
-		if p.scale == e.scale {
-			p.learn(level, since, e.need, reply[0] == 1, now, p.term(l.leases.term))
-		}
+	if err == nil && c.land(reply, l.leases.now(), l.leases.term) && !c.h.holder {
+		c.h.holder = true
+		shard.holders = append(shard.holders, c.h)
 	}
 	c.h.flight, c.flight.err = nil, err
 	close(c.flight.done)
 	return reply, err
 }
 
-// fly asks Redis for what a caller needs, and unlocks the shard.
-func (l *Limiter) fly(ctx context.Context, shard *leaseShard, h *holding, t *take, now time.Duration) error {
-	errands := make([]errand, len(t.asked))
-	look := t.refused || !t.costs()
-	for i := range t.asked {
-		a := &t.asked[i]
-		errands[i] = errand{name: t.charges[a.i].Name, scale: a.scale, look: look}
-		if !t.refused {
-			errands[i].need = t.charges[a.i].Cost
+// land puts away what a call brought, and reports whether it brought tokens.
+func (c *call) land(reply []int64, now, most time.Duration) (brought bool) {
+	for i := range c.errands {
+		e, p := &c.errands[i], c.h.named(c.errands[i].name)
+		level, since, leased, lapse := uint64(reply[2+4*i]), microseconds(reply[3+4*i]), int(reply[4+4*i]), reply[5+4*i]
+		if leased > 0 {
+			brought = true
+			// From before the call was sent, and earlier by more than two
+			// clocks drift apart.
+			left := microseconds(lapse - reply[1])
+			p.add(leased, lapse, c.sent+left-left/8)
+			p.batch = p.held(now)
+		}
+		if p.scale == e.scale {
+			p.learn(level, since, e.need, reply[0] == 1, now, p.term(most))
 		}
 	}
-	c := l.prepare(h, errands, now)
+	return brought
+}
+
+// fly asks Redis for what a caller needs, and unlocks the shard.
+func (l *Limiter) fly(ctx context.Context, shard *leaseShard, h *holding, t *take, now time.Duration) error {
+	c := l.prepare(h, t.errands(), now)
 	shard.mu.Unlock()
 	reply, err := l.do(ctx, shard, c)
 	defer shard.mu.Unlock()
@@ -497,6 +490,20 @@ func (l *Limiter) fly(ctx context.Context, shard *leaseShard, h *holding, t *tak
 	return nil
 }
 
+// errands is what a take needs.
+func (t *take) errands() []errand {
+	errands := make([]errand, len(t.asked))
+	look := t.refused || !t.costs()
+	for i := range t.asked {
+		a := &t.asked[i]
+		errands[i] = errand{name: t.charges[a.i].Name, scale: a.scale, look: look}
+		if !t.refused {
+			errands[i].need = t.charges[a.i].Cost
+		}
+	}
+	return errands
+}
+
 func (t *take) costs() bool {
 	return slices.ContainsFunc(t.asked, func(a asked) bool { return t.charges[a.i].Cost > 0 })
 }
@@ -512,12 +519,7 @@ func (l *Limiter) renew(shard *leaseShard, h *holding, now time.Duration) {
 	default:
 		return
 	}
-	errands := make([]errand, len(h.purses))
-	for i := range h.purses {
-		p := &h.purses[i]
-		errands[i] = errand{name: p.name, scale: p.scale, look: p.term(l.leases.term) == 0}
-	}
-	c := l.prepare(h, errands, now)
+	c := l.prepare(h, h.errands(l.leases.term), now)
 	if !l.spawn(func() {
 		_, _ = l.do(context.Background(), shard, c)
 		shard.mu.Unlock()
@@ -528,6 +530,16 @@ func (l *Limiter) renew(shard *leaseShard, h *holding, now time.Duration) {
 		close(c.flight.done)
 		<-l.leases.room
 	}
+}
+
+// errands is what a holding needs by itself.
+func (h *holding) errands(most time.Duration) []errand {
+	errands := make([]errand, len(h.purses))
+	for i := range h.purses {
+		p := &h.purses[i]
+		errands[i] = errand{name: p.name, scale: p.scale, look: p.term(most) == 0}
+	}
+	return errands
 }
 
 // tend gives back tokens before they lapse.
