@@ -120,9 +120,9 @@ func (l *Limiter) leased(ctx context.Context, t *take) error {
 		return ended(ctx)
 	}
 	shard := l.leases.shard(t.sender)
-	now := l.leases.now()
-	end := now + l.timeout
 	shard.mu.Lock()
+	now := l.leases.now() // under the lock: a lease may lapse while waiting for it
+	end := now + l.timeout
 	for {
 		h := shard.holding(t.sender, now)
 		switch h.decide(t, now) {

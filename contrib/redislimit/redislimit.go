@@ -90,6 +90,7 @@ type Limiter struct {
 	instances  func() int
 	onMode     func(Mode, error)
 	scales     scales
+	deadlines  deadlines
 	local      *senderauth.MemoryLimiter
 	leases     *leases // nil: exact mode
 	parts      []part  // of the key space; one but for a Cluster
@@ -112,27 +113,24 @@ func New(client redis.UniversalClient, cfg Config) (*Limiter, error) {
 	var errs []error
 	report := func(format string, args ...any) { errs = append(errs, fmt.Errorf("redislimit: "+format, args...)) }
 
-	parts := 1
-	switch c := client.(type) {
-	case nil:
+	parts, timeouts := 1, true
+	if v := reflect.ValueOf(client); !v.IsValid() {
 		report("New: the client is nil")
-	case *redis.Client:
-		if c == nil {
-			report("New: the client is a nil %T", c)
-		} else if !c.Options().ContextTimeoutEnabled {
-			report("New: the client's ContextTimeoutEnabled is false: a call could take its ReadTimeout")
+	} else if v.Kind() == reflect.Pointer && v.IsNil() {
+		report("New: the client is a nil %T", client)
+	} else {
+		switch c := client.(type) {
+		case *redis.Client:
+			timeouts = c.Options().ContextTimeoutEnabled
+		case *redis.ClusterClient:
+			timeouts = c.Options().ContextTimeoutEnabled
+			parts = clusterParts
+		case *redis.Ring:
+			timeouts = c.Options().ContextTimeoutEnabled
 		}
-	case *redis.ClusterClient:
-		if c == nil {
-			report("New: the client is a nil %T", c)
-		} else if !c.Options().ContextTimeoutEnabled {
-			report("New: the client's ContextTimeoutEnabled is false: a call could take its ReadTimeout")
-		}
-		parts = clusterParts
-	default:
-		if v := reflect.ValueOf(c); v.Kind() == reflect.Pointer && v.IsNil() {
-			report("New: the client is a nil %T", c)
-		}
+	}
+	if !timeouts {
+		report("New: the client's ContextTimeoutEnabled is false: a call could take its ReadTimeout")
 	}
 	if cfg.Instances < 1 && cfg.CountInstances == nil && !cfg.FailClosed || cfg.Instances < 0 {
 		report("Config.Instances is %d: how many processes share the limits?", cfg.Instances)
@@ -159,6 +157,7 @@ func New(client redis.UniversalClient, cfg Config) (*Limiter, error) {
 		client:     client,
 		head:       "{" + cmp.Or(cfg.Prefix, "senderauth") + ":v1:",
 		timeout:    cmp.Or(cfg.Timeout, 50*time.Millisecond),
+		deadlines:  deadlines{timeout: cmp.Or(cfg.Timeout, 50*time.Millisecond)},
 		failClosed: cfg.FailClosed,
 		instances:  cfg.CountInstances,
 		onMode:     cfg.OnMode,

@@ -340,6 +340,7 @@ func TestNew(t *testing.T) {
 		{(*redis.Ring)(nil), redislimit.Config{Instances: 1}, []string{"nil *redis.Ring"}},
 		{redis.NewClient(&redis.Options{}), redislimit.Config{Instances: 1}, []string{"ContextTimeoutEnabled"}},
 		{redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"localhost:1"}}), redislimit.Config{Instances: 1}, []string{"ContextTimeoutEnabled"}},
+		{redis.NewRing(&redis.RingOptions{}), redislimit.Config{Instances: 1}, []string{"ContextTimeoutEnabled"}},
 		{good, redislimit.Config{Instances: 1, CountInstances: func() int { return 1 }}, []string{"both set"}},
 		{good, redislimit.Config{FailClosed: true, Timeout: -1, ProbeEvery: -1, Failures: -1, Prefix: "a}"}, []string{
 			"Config.Timeout -1ns", "Config.ProbeEvery -1ns", "Config.Failures -1", `Config.Prefix "a}"`}},

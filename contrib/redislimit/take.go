@@ -152,9 +152,7 @@ func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Cont
 		return nil, errAway
 	}
 	// A call carries others' decisions, too: it does not end with one client.
-	timed, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
-	defer cancel()
-	reply, err := call(timed, &part.line)
+	reply, err := call(l.deadlines.of(ctx), &part.line)
 	switch {
 	case err == nil:
 		part.succeeded()
