@@ -184,7 +184,7 @@ func TestAdversary(t *testing.T) {
 		<-time.After(1300 * time.Millisecond)
 		run(1)
 		require.Equal(t, 4, hear())
-		<-time.After(600 * time.Millisecond)
+		<-time.After(150 * time.Millisecond)
 		run(everything)
 		admitted := hear()
 		first, last := int64(1<<62), int64(0)

@@ -68,6 +68,7 @@ type purse struct {
 	lots    [2]lot
 	flown   time.Duration // when Redis was last asked
 	demand  int           // tokens since then
+	used    time.Duration // when there was any
 	rate    float64       // of the demand, a second
 	batch   int           // held when tokens were last leased
 	waiting int           // tokens that callers wait for
@@ -225,7 +226,7 @@ func (p *purse) held(now time.Duration) int {
 }
 
 func (p *purse) spend(cost int, now time.Duration) {
-	p.demand += cost
+	p.demand, p.used = p.demand+cost, now
 	for i := range p.lots {
 		if o := &p.lots[i]; o.until > now {
 			n := min(o.tokens, cost)
@@ -323,7 +324,7 @@ func (p *purse) want(now, term time.Duration) int {
 		p.rate += (float64(p.demand)/since - p.rate) * since / (since + ahead)
 	}
 	n := min(p.rate*ahead, float64(p.burst))
-	if n < worthwhile {
+	if n < worthwhile || p.demand == 0 {
 		n = 0
 	}
 	return max(int(n), p.waiting)
@@ -345,7 +346,9 @@ type errand struct {
 // the words of it.
 func (p *purse) pack(e *errand, now, most time.Duration) string {
 	term := p.term(most)
-	p.demand += e.need
+	if e.need > 0 {
+		p.demand, p.used = p.demand+e.need, now
+	}
 	extra := 0
 	if !e.look {
 		extra = p.want(now, term)
@@ -353,9 +356,9 @@ func (p *purse) pack(e *errand, now, most time.Duration) string {
 	var back, spent [2]int
 	for i := range p.lots {
 		o := &p.lots[i]
-		// Tokens that will soon lapse go back, and those that were not enough:
-		// Redis then decides with all there are.
-		if e.need > 0 || o.until < now+term/6 {
+		// Tokens that are idle go back, and those that were not enough: Redis
+		// then decides with all there are.
+		if e.need > 0 || p.idle(o, now, term) {
 			back[i], o.tokens = o.tokens, 0
 		}
 		spent[i], o.spent = o.spent, 0
@@ -508,8 +511,8 @@ func (t *take) costs() bool {
 	return slices.ContainsFunc(t.asked, func(a asked) bool { return t.charges[a.i].Cost > 0 })
 }
 
-// renew fetches more tokens of all that is held, and gives back those that
-// would lapse, without anybody waiting for it. The shard is locked.
+// renew fetches more tokens of all that is held, and gives back those that are
+// idle, without anybody waiting for it. The shard is locked.
 func (l *Limiter) renew(shard *leaseShard, h *holding, now time.Duration) {
 	if l.part(h.sender).open() {
 		return
@@ -542,7 +545,7 @@ func (h *holding) errands(most time.Duration) []errand {
 	return errands
 }
 
-// tend gives back tokens before they lapse.
+// tend gives back tokens that are not used.
 func (l *Limiter) tend() {
 	t := time.NewTicker(max(l.leases.term/10, 2*time.Millisecond))
 	defer t.Stop()
@@ -557,8 +560,8 @@ func (l *Limiter) tend() {
 			shard.mu.Lock()
 			now := l.leases.now()
 			shard.holders = slices.DeleteFunc(shard.holders, func(h *holding) bool {
-				held, lapsing := h.lapsing(now, l.leases.term)
-				if lapsing && h.flight == nil {
+				held, idle := h.idling(now, l.leases.term)
+				if idle && h.flight == nil {
 					l.renew(shard, h, now)
 				}
 				h.holder = held || h.flight != nil
@@ -569,19 +572,23 @@ func (l *Limiter) tend() {
 	}
 }
 
-// lapsing reports whether any tokens are held, and whether some will soon
+// idle reports whether a lot is to go back: nobody takes of it, or it will soon
 // lapse.
-func (h *holding) lapsing(now, most time.Duration) (held, lapsing bool) {
+func (p *purse) idle(o *lot, now, term time.Duration) bool {
+	return o.tokens > 0 && (p.used+term/5 < now || o.until < now+term/6)
+}
+
+// idling reports whether any tokens are held, and whether some are to go back.
+func (h *holding) idling(now, most time.Duration) (held, idle bool) {
 	for i := range h.purses {
 		p := &h.purses[i]
 		for j := range p.lots {
-			if o := &p.lots[j]; o.tokens > 0 && o.until > now {
-				held = true
-				lapsing = lapsing || o.until < now+p.term(most)/6
-			}
+			o := &p.lots[j]
+			held = held || o.tokens > 0
+			idle = idle || p.idle(o, now, p.term(most))
 		}
 	}
-	return held, lapsing
+	return held, idle
 }
 
 func (h *holding) named(name string) *purse {

@@ -136,7 +136,7 @@ func TestExactlyTheBurst(t *testing.T) {
 		c := shared(t)
 		var limiters []*redislimit.Limiter
 		for range 3 {
-			limiters = append(limiters, open(t, c, redislimit.Config{Lease: lease, Timeout: 10 * time.Second}))
+			limiters = append(limiters, open(t, c, redislimit.Config{Lease: 10 * lease, Timeout: 10 * time.Second}))
 		}
 		var admitted atomic.Int64
 		var wg sync.WaitGroup
