@@ -12,7 +12,7 @@ require (
 	github.com/senderauth/senderauth v0.0.0
 	github.com/senderauth/senderauth/contrib/echosender v0.0.0
 	github.com/senderauth/senderauth/contrib/ginsender v0.0.0
-	github.com/senderauth/senderauth/contrib/internal/testservers v0.0.0-00010101000000-000000000000
+	github.com/senderauth/senderauth/contrib/internal/testservers v0.0.0
 	github.com/senderauth/senderauth/contrib/redislimit v0.0.0
 	github.com/senderauth/senderauth/contrib/sqlkeys v0.0.0
 	github.com/stretchr/testify v1.12.1
