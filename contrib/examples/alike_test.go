@@ -40,8 +40,12 @@ X-Ratelimit-Reset: soon
 const contactsBody = `{"sender":"` + sender + `","contacts":[{"id":"1","name":"Ada","phone":"+15550100"},{"id":"2","name":"Grace","phone":"+15550101"}]}` + "\n"
 
 // The four servers give the same response, byte for byte but for the date, to
-// a first request. Each case has servers of its own.
+// a first request. Each case that is charged has servers of its own.
 func TestAnswersAreAlike(t *testing.T) {
+	var uncharged []*process
+	for _, program := range programs {
+		uncharged = append(uncharged, start(t, program, pair))
+	}
 	for _, c := range []struct {
 		name string
 		request
@@ -142,8 +146,12 @@ Content-Type: text/plain; charset=utf-8
 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for _, program := range programs {
-				require.Equal(t, c.want, start(t, program, pair).whole(t, c.request), program)
+			for i, program := range programs {
+				p := uncharged[i]
+				if strings.Contains(c.want, "Ratelimit") {
+					p = start(t, program, pair)
+				}
+				require.Equal(t, c.want, p.whole(t, c.request), program)
 			}
 		})
 	}

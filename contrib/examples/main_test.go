@@ -108,7 +108,15 @@ func start(t *testing.T, program string, env []string, args ...string) *process 
 // launch is start without the wait.
 func launch(t *testing.T, program string, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{Cmd: command(program, env, append([]string{"-addr", "127.0.0.1:0", "-log", "debug"}, args...)...)}
+	return prepare(program, env, args...).launch(t)
+}
+
+func prepare(program string, env []string, args ...string) *process {
+	return &process{Cmd: command(program, env, append([]string{"-addr", "127.0.0.1:0", "-log", "debug"}, args...)...)}
+}
+
+func (p *process) launch(t *testing.T) *process {
+	t.Helper()
 	p.more = sync.NewCond(&p.mu)
 	p.Stdout = stdout{p}
 	pipe, err := p.StderrPipe()
@@ -198,6 +206,18 @@ func (p *process) awaitLog(t *testing.T, msg string) map[string]any {
 		}
 		require.False(t, p.ended, "the process ended without %q: %v\n%s", msg, p.err, strings.Join(p.stderr, "\n"))
 	}
+}
+
+// lines counts the lines of the log with this text.
+func (p *process) lines(text string) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range p.stderr {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
 }
 
 // wait waits for the end of the process.

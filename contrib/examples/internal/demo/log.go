@@ -21,7 +21,11 @@ func logEvent(ctx context.Context, log *slog.Logger, e senderauth.Event) {
 	if !log.Enabled(ctx, level) {
 		return
 	}
-	attrs := []slog.Attr{slog.String("outcome", string(e.Outcome)), slog.Int64("elapsed_us", e.Elapsed.Microseconds())}
+	attrs := []slog.Attr{
+		slog.String("outcome", string(e.Outcome)),
+		slog.Bool("cached", e.Cached),
+		slog.Int64("elapsed_us", e.Elapsed.Microseconds()),
+	}
 	for _, a := range []slog.Attr{
 		slog.String("sender", e.Sender.ID),
 		slog.String("key_id", e.Sender.KeyID),

@@ -111,7 +111,7 @@ func (s *Server) Start() error {
 	p, err := testservers.Start(testservers.Command{
 		Args: []string{filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-p", strconv.Itoa(s.port),
 			"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", "-c", "shared_buffers=64MB",
-			"-c", "fsync=off", "-c", "synchronous_commit=off"},
+			"-c", "fsync=off"},
 		Dir:  s.dir,
 		Log:  log,
 		User: s.user,

@@ -43,7 +43,7 @@ func TestServerEndsAndReturns(t *testing.T) {
 	require.ErrorIs(t, err, pgx.ErrNoRows)
 	_, err = query(t, url, `INSERT INTO n VALUES (7) RETURNING n`)
 	require.NoError(t, err)
-	for _, end := range []func() error{s.Stop, s.Kill} {
+	for _, end := range []func() error{s.Kill, s.Stop} {
 		require.NoError(t, end())
 		require.NoError(t, end(), "it has ended already")
 		_, err := query(t, url, `SELECT n FROM n`)
