@@ -46,7 +46,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(binaries)
-	build := exec.Command("go", "build", "-o", binaries)
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", binaries)
 	for _, p := range programs {
 		build.Args = append(build.Args, "./"+p)
 	}
