@@ -79,7 +79,7 @@ type Event struct {
 	Sender Sender
 	// Limit is the name that refused, or the first that was charged; "": none.
 	Limit string
-	// Cached says that nobody waited for a look-up. It is known where the
+	// Cached says that the answer was a remembered one. It is known where the
 	// [*Cache] is what New was given.
 	Cached bool
 	// Elapsed is the time that the decision took.
@@ -231,8 +231,11 @@ func New(v Validator, cfg Config) (*Guard, error) {
 		report("Config.RateFields: %d is not one of the constants", cfg.RateFields)
 	}
 	for i, p := range cfg.TrustedProxies {
-		if !p.IsValid() {
+		switch {
+		case !p.IsValid():
 			report("Config.TrustedProxies[%d]: the prefix is not valid", i)
+		case p.Addr().Is4In6():
+			report("Config.TrustedProxies[%d]: %v is of no peer: write it as IPv4", i, p)
 		}
 	}
 	if len(errs) > 0 {
@@ -419,8 +422,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	inner.charged = charges
 	keepPrivate(w.Header(), inner)
 	h.next.ServeHTTP(w, &inner.request)
-	// Outer layers see which route a mux inside has matched.
-	r.Pattern = inner.request.Pattern
+	// Outer layers see which route a mux inside has matched, and net/http which
+	// temporary files of a form it must remove.
+	r.Pattern, r.MultipartForm = inner.request.Pattern, inner.request.MultipartForm
 }
 
 // admit makes the request that next gets.
@@ -438,8 +442,11 @@ func (g *root) admit(r *http.Request, s *Sender) *admission {
 // that by itself (RFC 9111 section 3.5).
 func keepPrivate(h http.Header, a *admission) {
 	for _, v := range h["Cache-Control"] {
-		if strings.Contains(v, "no-store") || strings.Contains(v, "private") {
-			return
+		for d := range strings.SplitSeq(v, ",") {
+			// private="…" is about the fields that it names.
+			if d = strings.Trim(d, " \t"); strings.EqualFold(d, "no-store") || strings.EqualFold(d, "private") {
+				return
+			}
 		}
 	}
 	a.cacheControl[0] = "private"

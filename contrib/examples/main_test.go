@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -19,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
+	"github.com/senderauth/senderauth/contrib/internal/testservers/redistest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -43,7 +46,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(binaries)
-	build := exec.Command("go", "build", "-o", binaries)
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", binaries)
 	for _, p := range programs {
 		build.Args = append(build.Args, "./"+p)
 	}
@@ -52,7 +55,12 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "go build:", err)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	if err := errors.Join(pgtest.Close(), redistest.Close()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // A process is one of the programs, running.
@@ -72,20 +80,43 @@ type process struct {
 // that long for one that is not.
 const patience = 30 * time.Second
 
+// command uses a database that many tests share, unless env or args say
+// otherwise.
 func command(program string, env []string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(binaries, program), args...)
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SENT_") })
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "SENT_") || strings.HasPrefix(v, "SENDERAUTH_")
+	})
+	cmd.Env = append(cmd.Env, "SENDERAUTH_DB="+filepath.Join(binaries, "shared.db"))
 	cmd.Env = append(cmd.Env, env...)
 	return cmd
 }
 
-var pair = []string{"SENT_SENDER_ID=" + sender, "SENT_API_KEY=" + key}
+func pairOf(sender, key string) []string {
+	return []string{"SENT_SENDER_ID=" + sender, "SENT_API_KEY=" + key}
+}
+
+var pair = pairOf(sender, key)
 
 // start starts a program on a free port, and returns when it listens. At the
 // end of the test it has been stopped, and its log has been searched for keys.
-func start(t *testing.T, program string, env []string) *process {
+func start(t *testing.T, program string, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{Cmd: command(program, env, "-addr", "127.0.0.1:0", "-log", "debug")}
+	return launch(t, program, env, args...).ready(t)
+}
+
+// launch is start without the wait.
+func launch(t *testing.T, program string, env []string, args ...string) *process {
+	t.Helper()
+	return prepare(program, env, args...).launch(t)
+}
+
+func prepare(program string, env []string, args ...string) *process {
+	return &process{Cmd: command(program, env, append([]string{"-addr", "127.0.0.1:0", "-log", "debug"}, args...)...)}
+}
+
+func (p *process) launch(t *testing.T) *process {
+	t.Helper()
 	p.more = sync.NewCond(&p.mu)
 	p.Stdout = stdout{p}
 	pipe, err := p.StderrPipe()
@@ -110,13 +141,33 @@ func start(t *testing.T, program string, env []string) *process {
 		p.Process.Signal(syscall.SIGTERM)
 		p.wait()
 		deadline.Stop()
+		keys := []string{key}
+		for _, v := range append(p.Env, strings.Split(p.stdout.String(), "\n")...) {
+			if key, ok := strings.CutPrefix(v, "SENT_API_KEY="); ok {
+				keys = append(keys, key)
+			}
+		}
 		for _, line := range p.stderr {
-			noKey(t, line, key)
+			for _, key := range keys {
+				noKey(t, line, key)
+			}
 			require.True(t, json.Valid([]byte(line)), "a line of the log is JSON: %s", line)
 		}
 	})
+	return p
+}
+
+func (p *process) ready(t *testing.T) *process {
+	t.Helper()
 	p.addr = p.awaitLog(t, "listening")["addr"].(string)
 	return p
+}
+
+// stop ends the process as an operator does.
+func (p *process) stop(t *testing.T) {
+	t.Helper()
+	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, p.wait(), "exit status 0")
 }
 
 // stdout is where the process writes.
@@ -157,6 +208,18 @@ func (p *process) awaitLog(t *testing.T, msg string) map[string]any {
 	}
 }
 
+// lines counts the lines of the log with this text.
+func (p *process) lines(text string) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range p.stderr {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
 // wait waits for the end of the process.
 func (p *process) wait() error {
 	p.mu.Lock()
@@ -170,8 +233,10 @@ func (p *process) wait() error {
 // noKey fails the test where eight characters of the key in a row are in s.
 func noKey(t *testing.T, s, key string) {
 	t.Helper()
-	for i := range len(key) - 7 {
-		require.NotContains(t, s, key[i:i+8])
+	for i := range max(0, len(key)-7) {
+		if strings.Contains(s, key[i:i+8]) {
+			t.Fatalf("eight characters of the key, from %d on, are in what was written", i)
+		}
 	}
 }
 
@@ -182,7 +247,9 @@ type request struct {
 	body   string
 }
 
-var authorized = []string{"x-sender-id", sender, "x-api-key", key}
+func as(sender, key string) []string { return []string{"x-sender-id", sender, "x-api-key", key} }
+
+var authorized = as(sender, key)
 
 func (p *process) do(t *testing.T, r request) *http.Response {
 	t.Helper()

@@ -3,18 +3,16 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/senderauth/senderauth"
@@ -24,7 +22,8 @@ import (
 // guard in front of all of it.
 func Main(name string, routes func(guard *senderauth.Guard) http.Handler) {
 	if err := run(name, routes); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", "; "))
+		oneLine := strings.NewReplacer("\n\t", " ", "\n", "; ")
+		fmt.Fprintf(os.Stderr, "%s: %s\n", name, oneLine.Replace(err.Error()))
 		os.Exit(1)
 	}
 }
@@ -33,46 +32,81 @@ func Main(name string, routes func(guard *senderauth.Guard) http.Handler) {
 type settings struct {
 	addr string
 	log  slog.Level
+
+	db string
+
+	redis        string
+	redisTimeout time.Duration
+	instances    int
 }
 
-func run(name string, routes func(*senderauth.Guard) http.Handler) error {
+func parseFlags() (settings, error) {
 	var set settings
 	flag.StringVar(&set.addr, "addr", "127.0.0.1:8080", "host:port to listen on; port 0 takes a free one")
 	flag.TextVar(&set.log, "log", slog.LevelInfo, "least level that is logged: DEBUG has each admitted request, INFO each refusal")
+	flag.StringVar(&set.db, "db", "", "where keys are kept: path of a SQLite file, or PostgreSQL URL (default SENDERAUTH_DB, or else senderauth.db)")
+	flag.StringVar(&set.redis, "redis", "", "URL of the Redis that shares the limits, with the further nodes of a Cluster after commas (default: they are kept in memory)")
+	flag.DurationVar(&set.redisTimeout, "redis-timeout", 50*time.Millisecond, "how long a request waits for Redis, and is then limited without it")
+	flag.IntVar(&set.instances, "instances", 1, "programs that share the limits: each has that part of them while Redis is away")
 	flag.Parse()
-	if flag.NArg() > 0 {
-		return fmt.Errorf("the argument %q is not understood", flag.Arg(0))
+	// A URL may hold a password: it is no default of the flag, which -h shows.
+	set.db = cmp.Or(set.db, os.Getenv("SENDERAUTH_DB"), "senderauth.db")
+	switch {
+	case flag.NArg() > 0:
+		return set, fmt.Errorf("the argument %q is not understood", flag.Arg(0))
+	case set.redis == "" && set.instances != 1:
+		return set, errors.New("-instances needs -redis: limits in memory are each program's own")
+	}
+	return set, nil
+}
+
+func run(name string, routes func(*senderauth.Guard) http.Handler) (err error) {
+	set, err := parseFlags()
+	if err != nil {
+		return err
 	}
 	handler := slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: set.log})
 	log := slog.New(handler)
 
-	pair, err := credentialsFrom(os.Getenv)
+	// First of all, so that no key is made for a server that cannot listen.
+	listener, err := net.Listen("tcp", set.addr)
 	if err != nil {
 		return err
 	}
-	keys, limiter, err := backends(set, pair)
+	defer listener.Close()
+	limiter, closeLimiter, err := openLimiter(set, log)
 	if err != nil {
 		return err
 	}
-	guard, err := senderauth.New(keys, senderauth.Config{
+	defer closeLimiter()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	keys, err := openKeys(ctx, set.db, log)
+	if err != nil {
+		return fmt.Errorf("-db: %w", err)
+	}
+	defer func() { err = errors.Join(err, keys.close()) }()
+
+	guard, err := senderauth.New(keys.cache, senderauth.Config{
 		Limits: map[string]senderauth.Limit{
 			"default":   {Requests: 200, Per: time.Minute, Burst: 50},
 			"sensitive": {Requests: 10, Per: time.Minute, Burst: 5},
 			"messages":  senderauth.PerMinute(60),
 		},
 		Limiter:  limiter,
+		CheckKey: keys.store.CheckKey, // UUIDs, as without it, and prefixed keys
 		StripKey: true,
-		Observe:  observe(log),
+		Observe: func(ctx context.Context, e senderauth.Event) {
+			keys.uses.Observe(ctx, e)
+			logEvent(ctx, log, e)
+		},
 	})
 	if err != nil {
 		return err
 	}
-
-	listener, err := net.Listen("tcp", set.addr)
-	if err != nil {
+	if err := firstKey(ctx, keys.store, log, greeting{os.Stdout, listener.Addr(), set.db}); err != nil {
 		return err
 	}
-	pair.introduce(os.Stdout, listener.Addr())
 	return serve(listener, &http.Server{
 		Handler:           open("/healthz", healthz, routes(guard)),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -82,91 +116,4 @@ func run(name string, routes func(*senderauth.Guard) http.Handler) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(handler, slog.LevelError),
 	}, log)
-}
-
-// backends is the one place that says where keys and buckets are kept. A nil
-// limiter keeps them in memory.
-func backends(_ settings, pair credentials) (senderauth.Validator, senderauth.Limiter, error) {
-	keys, err := senderauth.Static(pair.Credentials)
-	return keys, nil, err
-}
-
-// open serves exactly path without a guard. A ServeMux outside of a guard would
-// redirect other spellings of other paths before anybody is authenticated.
-func open(path string, h http.HandlerFunc, rest http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == path {
-			h(w, r)
-			return
-		}
-		rest.ServeHTTP(w, r)
-	})
-}
-
-func healthz(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "Method Not Allowed", http.StatusMethodNotAllowed)
-		return
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	io.WriteString(w, "ok\n")
-}
-
-// serve serves until SIGINT or SIGTERM, and then finishes the requests that
-// are in flight. A second signal ends the program at once.
-func serve(listener net.Listener, server *http.Server, log *slog.Logger) error {
-	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	log.Info("listening", "addr", listener.Addr().String())
-	select {
-	case err := <-failed:
-		return err
-	case <-stop.Done():
-	}
-	cancel()
-	log.Info("stopping")
-	// A request may take as long as reading and answering it may take.
-	ctx, done := context.WithTimeout(context.Background(), server.ReadTimeout+server.WriteTimeout)
-	defer done()
-	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(errors.New("requests were cut off"), err)
-	}
-	log.Info("stopped")
-	return nil
-}
-
-// observe logs what a guard decides. No event holds a key.
-func observe(log *slog.Logger) func(context.Context, senderauth.Event) {
-	return func(ctx context.Context, e senderauth.Event) {
-		level := slog.LevelInfo
-		switch {
-		case e.Outcome == senderauth.Failed || e.Outcome == senderauth.Unavailable:
-			level = slog.LevelError
-		case e.Outcome == senderauth.Admitted && e.Err != nil:
-			level = slog.LevelWarn // served without a limit, or from a stale answer
-		case e.Outcome == senderauth.Admitted:
-			level = slog.LevelDebug
-		}
-		if !log.Enabled(ctx, level) {
-			return
-		}
-		attrs := []slog.Attr{slog.String("outcome", string(e.Outcome)), slog.Int64("elapsed_us", e.Elapsed.Microseconds())}
-		for _, a := range []slog.Attr{
-			slog.String("sender", e.Sender.ID),
-			slog.String("key_id", e.Sender.KeyID),
-			slog.String("limit", e.Limit),
-		} {
-			if a.Value.String() != "" {
-				attrs = append(attrs, a)
-			}
-		}
-		if e.Err != nil {
-			attrs = append(attrs, slog.String("error", e.Err.Error()))
-		}
-		log.LogAttrs(ctx, level, "request", attrs...)
-	}
 }

@@ -1,0 +1,121 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+// firstKey sees to it that there is a key: the pair of the environment, or one
+// that is made where the store is empty. Several programs may start at once.
+func firstKey(ctx context.Context, store *sqlkeys.Store, log *slog.Logger, g greeting) error {
+	pair, err := pairFrom(os.Getenv, store.CheckKey)
+	if err != nil {
+		return err
+	}
+	if pair.APIKey != "" {
+		key, err := store.Adopt(ctx, pair)
+		if err != nil {
+			return fmt.Errorf("%s and %s: %w", senderVar, keyVar, err)
+		}
+		if key.State != sqlkeys.Active && key.State != sqlkeys.Retiring {
+			log.Warn("the key of "+keyVar+" is refused", "key_id", key.ID, "state", string(key.State))
+		}
+		return nil
+	}
+	issued, first, err := store.IssueFirst(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("-db: the first key: %w", err)
+	case first:
+		g.introduce(issued.Credentials)
+		return nil
+	}
+	for sender, err := range store.Senders(ctx) {
+		if err != nil {
+			return fmt.Errorf("-db: %w", err)
+		}
+		g.welcome(sender.ID)
+		break
+	}
+	return nil
+}
+
+const senderVar, keyVar = "SENT_SENDER_ID", "SENT_API_KEY"
+
+// pairFrom reads the pair from the environment; it is empty where neither
+// variable is set. No error shows the key.
+func pairFrom(getenv func(string) string, checkKey func(string) bool) (senderauth.Credentials, error) {
+	pair := senderauth.Credentials{SenderID: getenv(senderVar), APIKey: getenv(keyVar)}
+	if pair.SenderID == "" && pair.APIKey == "" {
+		return pair, nil
+	}
+	var errs []error
+	switch {
+	case pair.SenderID == "":
+		errs = append(errs, fmt.Errorf("%s is not set, and %s is: set both or neither", senderVar, keyVar))
+	case !isUUID(pair.SenderID):
+		errs = append(errs, fmt.Errorf("%s is %q, and not a UUID of 36 characters", senderVar, pair.SenderID))
+	}
+	switch {
+	case pair.APIKey == "":
+		errs = append(errs, fmt.Errorf("%s is not set, and %s is: set both or neither", keyVar, senderVar))
+	case !checkKey(pair.APIKey):
+		errs = append(errs, fmt.Errorf("%s is neither a UUID of 36 characters nor a prefixed key", keyVar))
+	}
+	return pair, errors.Join(errs...)
+}
+
+// isUUID reports whether a guard would let s through. The other forms that
+// uuid.Parse reads are shorter or longer.
+func isUUID(s string) bool {
+	u, err := uuid.Parse(s)
+	return err == nil && len(s) == 36 && u != uuid.Nil && u != uuid.Max
+}
+
+// A greeting is what the program says on standard output.
+type greeting struct {
+	io.Writer
+	addr net.Addr
+	db   string
+}
+
+// introduce shows a pair that was made: for the user's .env, and as a command
+// that is served. It is the only time that the key is shown.
+func (g greeting) introduce(c senderauth.Credentials) {
+	host, port, _ := net.SplitHostPort(g.addr.String())
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	fmt.Fprintf(g, "SENT_SENDER_ID=%s\nSENT_API_KEY=%s\n\n", c.SenderID, c.APIKey)
+	fmt.Fprintf(g, "curl -i 'http://%s/v1/contacts' -H 'x-sender-id: %s' -H 'x-api-key: %s'\n", net.JoinHostPort(host, port), c.SenderID, c.APIKey)
+}
+
+// welcome says how a sender gets another key, where the first is there already.
+func (g greeting) welcome(senderID string) {
+	fmt.Fprintf(g, "Another key: go -C contrib run ./sqlkeys/cmd/senderkeys key issue -sender %s -db %s\n", senderID, shellWord(g.db))
+}
+
+// shellWord writes the database as a word of a shell command that may run in
+// another directory. A URL may hold a password, and is not shown.
+func shellWord(db string) string {
+	if !strings.HasPrefix(db, "file:") {
+		if strings.Contains(db, "://") {
+			return `"$SENDERAUTH_DB"`
+		}
+		if abs, err := filepath.Abs(db); err == nil {
+			db = abs
+		}
+	}
+	return "'" + strings.ReplaceAll(db, "'", `'\''`) + "'"
+}

@@ -1,0 +1,252 @@
+// Package pgtest gives tests a PostgreSQL: that of SENDERAUTH_TEST_POSTGRES, a
+// URL, or one of their own from the machine's binaries.
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/senderauth/senderauth/contrib/internal/testservers"
+	"github.com/stretchr/testify/require"
+)
+
+// A Server is a PostgreSQL of the tests' own. What it has committed outlives
+// [Server.Kill], but not the machine.
+type Server struct {
+	dir, bin string
+	port     int
+	user     *syscall.Credential
+	process  *testservers.Process // nil: it does not run
+}
+
+var errMissing = errors.New("no PostgreSQL: install it, or set SENDERAUTH_TEST_POSTGRES")
+
+func findBinaries() (dir string, err error) {
+	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
+	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
+		dirs = append(dirs, string(out[:len(out)-1]))
+	}
+	if initdb, err := exec.LookPath("initdb"); err == nil {
+		dirs = append(dirs, filepath.Dir(initdb))
+	}
+	for i := len(dirs) - 1; i >= 0; i-- {
+		if _, err := os.Stat(filepath.Join(dirs[i], "initdb")); err == nil {
+			return dirs[i], nil
+		}
+	}
+	return "", errMissing
+}
+
+// ordinary returns the user that the server runs as: it refuses root.
+func ordinary() (*syscall.Credential, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		u, err = user.Lookup("nobody")
+	}
+	if err != nil {
+		return nil, err
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
+}
+
+func newServer() (_ *Server, err error) {
+	var s Server
+	if s.bin, err = findBinaries(); err != nil {
+		return nil, err
+	}
+	if s.user, err = ordinary(); err != nil {
+		return nil, err
+	}
+	if s.port, err = testservers.FreePort(); err != nil {
+		return nil, err
+	}
+	if s.dir, err = os.MkdirTemp("", "senderauth-postgres-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(s.dir)
+		}
+	}()
+	initdb := exec.Command(filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
+	initdb.Dir = s.dir
+	if s.user != nil {
+		initdb.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
+		if err := os.Chown(s.dir, int(s.user.Uid), int(s.user.Gid)); err != nil {
+			return nil, err
+		}
+	}
+	if out, err := initdb.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	return &s, s.Start()
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// Start returns when the server, which does not run, accepts connections.
+func (s *Server) Start() error {
+	log := filepath.Join(s.dir, "log")
+	p, err := testservers.Start(testservers.Command{
+		Args: []string{filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-p", strconv.Itoa(s.port),
+			"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", "-c", "shared_buffers=64MB",
+			"-c", "fsync=off"},
+		Dir:  s.dir,
+		Log:  log,
+		User: s.user,
+		End:  "QUIT",
+	})
+	if err != nil {
+		return err
+	}
+	s.process = p
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for {
+		c, err := pgx.Connect(ctx, s.url())
+		if err == nil {
+			return c.Close(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			said, _ := os.ReadFile(log)
+			return errors.Join(fmt.Errorf("postgres does not accept connections: %w\n%s", err, said), s.Kill())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Stop ends the server as an administrator does: it closes every connection
+// first. It returns nil where the server does not run.
+func (s *Server) Stop() error { return s.end("INT") }
+
+// Kill ends the server at once, as a crash does. It returns nil where the
+// server does not run.
+func (s *Server) Kill() error { return s.end("QUIT") }
+
+func (s *Server) end(signal string) error {
+	if s.process == nil {
+		return nil
+	}
+	p := s.process
+	s.process = nil
+	return p.End(signal)
+}
+
+// Restart stops the server and starts it again, on the same port.
+func (s *Server) Restart() error {
+	if err := s.Stop(); err != nil {
+		return err
+	}
+	return s.Start()
+}
+
+func (s *Server) remove() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
+
+func (s *Server) url() string {
+	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
+}
+
+// New returns a server for one test alone, which may kill it.
+func New(t testing.TB) *Server {
+	t.Helper()
+	s, err := newServer()
+	need(t, err)
+	t.Cleanup(func() { require.NoError(t, s.remove()) })
+	return s
+}
+
+// URL returns the URL of a new database on the server.
+func (s *Server) URL(t testing.TB) string {
+	t.Helper()
+	return newDatabase(t, s.url())
+}
+
+func need(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, errMissing) {
+		testservers.Missing(t, err.Error())
+	}
+	require.NoError(t, err)
+}
+
+var shared struct {
+	sync.Once
+	*Server
+	err error
+}
+
+// URL returns the URL of a new database on the server that tests share.
+func URL(t testing.TB) string {
+	t.Helper()
+	if base := os.Getenv("SENDERAUTH_TEST_POSTGRES"); base != "" {
+		return newDatabase(t, base)
+	}
+	shared.Do(func() { shared.Server, shared.err = newServer() })
+	need(t, shared.err)
+	return shared.URL(t)
+}
+
+// Main is for a TestMain that does nothing else.
+func Main(m *testing.M) {
+	code := m.Run()
+	if err := Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// Close removes the server that tests shared. It is for the end of a TestMain.
+func Close() error {
+	if shared.Server == nil {
+		return nil
+	}
+	return shared.remove()
+}
+
+var databases atomic.Int64
+
+func newDatabase(t testing.TB, base string) string {
+	t.Helper()
+	name := fmt.Sprintf("senderauth_%d_%d", os.Getpid(), databases.Add(1))
+	admin, err := pgx.Connect(context.Background(), base)
+	require.NoError(t, err)
+	_, err = admin.Exec(context.Background(), "CREATE DATABASE "+name)
+	require.NoError(t, err)
+	require.NoError(t, admin.Close(context.Background()))
+	t.Cleanup(func() {
+		admin, err := pgx.Connect(context.Background(), base)
+		if err != nil {
+			return // the test has ended the server
+		}
+		_, err = admin.Exec(context.Background(), "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+		require.NoError(t, err)
+		require.NoError(t, admin.Close(context.Background()))
+	})
+	u, err := url.Parse(base)
+	require.NoError(t, err)
+	u.Path = "/" + name
+	return u.String()
+}

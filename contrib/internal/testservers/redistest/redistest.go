@@ -1,0 +1,192 @@
+// Package redistest gives tests a Redis: that of SENDERAUTH_TEST_REDIS, a URL,
+// or one of their own from the machine's redis-server.
+package redistest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/senderauth/senderauth/contrib/internal/testservers"
+	"github.com/stretchr/testify/require"
+)
+
+// A Server is a Redis of the tests' own. It keeps nothing when it ends.
+type Server struct {
+	args    []string
+	dir     string
+	port    int
+	process *testservers.Process // nil: it does not run
+}
+
+var errMissing = errors.New("not installed")
+
+func newServer(program string, args []string) (*Server, error) {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return nil, fmt.Errorf("%s is %w", program, errMissing)
+	}
+	var s Server
+	if s.port, err = testservers.FreePort(); err != nil {
+		return nil, err
+	}
+	if s.dir, err = os.MkdirTemp("", "senderauth-redis-"); err != nil {
+		return nil, err
+	}
+	s.args = append([]string{path, "--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir,
+		"--save", "", "--appendonly", "no"}, args...)
+	if err := s.Start(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(s.dir))
+	}
+	return &s, nil
+}
+
+// Addr is host:port.
+func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+
+// Port is that of Addr.
+func (s *Server) Port() int { return s.port }
+
+// URL is redis://host:port.
+func (s *Server) URL() string { return "redis://" + s.Addr() }
+
+// Start returns when the server, which does not run, answers.
+func (s *Server) Start() error {
+	log := filepath.Join(s.dir, "log")
+	p, err := testservers.Start(testservers.Command{Args: s.args, Dir: s.dir, Log: log, End: "KILL"})
+	if err != nil {
+		return err
+	}
+	s.process = p
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if err = s.ping(); err == nil {
+			return nil
+		}
+		if time.Now().After(end) {
+			said, _ := os.ReadFile(log)
+			return errors.Join(fmt.Errorf("redis does not answer: %w\n%s", err, said), s.Kill())
+		}
+	}
+}
+
+func (s *Server) ping() error {
+	c, err := net.DialTimeout("tcp", s.Addr(), time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(c, "PING\r\n"); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err == nil && line != "+PONG\r\n" {
+		err = fmt.Errorf("PING: %q", line)
+	}
+	return err
+}
+
+// Stop ends the server as an administrator does. It returns nil where the
+// server does not run.
+func (s *Server) Stop() error { return s.end("TERM") }
+
+// Kill is kill -9. It returns nil where the server does not run.
+func (s *Server) Kill() error { return s.end("KILL") }
+
+func (s *Server) end(signal string) error {
+	if s.process == nil {
+		return nil
+	}
+	p := s.process
+	s.process = nil
+	return p.End(signal)
+}
+
+// Restart kills the server and starts it again, empty, on the same port.
+func (s *Server) Restart() error {
+	if err := s.Kill(); err != nil {
+		return err
+	}
+	return s.Start()
+}
+
+// Pause makes the server hang: it takes connections, and says nothing.
+func (s *Server) Pause() error { return s.process.Signal(syscall.SIGSTOP) }
+
+// Resume ends what Pause began.
+func (s *Server) Resume() error { return s.process.Signal(syscall.SIGCONT) }
+
+func (s *Server) remove() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
+
+// New returns a redis-server, with these arguments besides, for one test
+// alone, which may kill it.
+func New(t testing.TB, args ...string) *Server {
+	t.Helper()
+	return NewProgram(t, "redis-server", args...)
+}
+
+// NewProgram is New with another program that understands the same, such as
+// valkey-server.
+func NewProgram(t testing.TB, program string, args ...string) *Server {
+	t.Helper()
+	s, err := newServer(program, args)
+	need(t, err)
+	t.Cleanup(func() { require.NoError(t, s.remove()) })
+	return s
+}
+
+func need(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, errMissing) {
+		testservers.Missing(t, err.Error())
+	}
+	require.NoError(t, err)
+}
+
+var shared struct {
+	sync.Once
+	*Server
+	err error
+}
+
+// URL is that of the server that tests share: they leave it as it is, and use
+// keys of their own.
+func URL(t testing.TB) string {
+	t.Helper()
+	if url := os.Getenv("SENDERAUTH_TEST_REDIS"); url != "" {
+		return url
+	}
+	shared.Do(func() { shared.Server, shared.err = newServer("redis-server", nil) })
+	need(t, shared.err)
+	return shared.URL()
+}
+
+// Main is for a TestMain that does nothing else.
+func Main(m *testing.M) {
+	code := m.Run()
+	if err := Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// Close removes the server that tests shared. It is for the end of a TestMain.
+func Close() error {
+	if shared.Server == nil {
+		return nil
+	}
+	return shared.remove()
+}
