@@ -219,8 +219,7 @@ func TestSeveralStartAtOnce(t *testing.T) {
 		var id, key string
 		made := 0
 		for _, p := range ps {
-			out := p.stdout.String()
-			if !strings.HasPrefix(out, "Another key: ") {
+			if !strings.HasPrefix(p.introduction(), "Another key: ") {
 				id, key, _ = printed(t, p)
 				made++
 			}
@@ -228,15 +227,16 @@ func TestSeveralStartAtOnce(t *testing.T) {
 		require.Equal(t, 1, made)
 		for _, p := range ps {
 			require.Equal(t, 200, p.do(t, request{contactsTarget, as(id, key), ""}).StatusCode)
-			require.Contains(t, p.stdout.String(), id)
+			require.Contains(t, p.introduction(), id)
 		}
 
 		pair := pairOf(uuid.NewString(), uuid.NewString())
 		for _, p := range launchAll(t, pair, db) {
-			require.Empty(t, p.stdout.String())
 			_, sender, _ := strings.Cut(pair[0], "=")
 			_, key, _ := strings.Cut(pair[1], "=")
 			require.Equal(t, 200, p.do(t, request{contactsTarget, as(sender, key), ""}).StatusCode)
+			p.stop(t)
+			require.Empty(t, p.stdout.String())
 		}
 		store, _ := openStore(t, db)
 		require.Len(t, all(t, store.Senders(t.Context())), 2)

@@ -180,17 +180,18 @@ func (o stdout) Write(b []byte) (int, error) {
 	return o.process.stdout.Write(b)
 }
 
-// introduction returns what the process writes up to the command.
+// introduction returns what the process writes up to the command to try, or the
+// one for another key.
 func (p *process) introduction() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for !p.ended && !curlLine.Match(p.stdout.Bytes()) {
+	for !p.ended && !lastLine.Match(p.stdout.Bytes()) {
 		p.more.Wait()
 	}
 	return p.stdout.String()
 }
 
-var curlLine = regexp.MustCompile(`(?m)^curl .*\n`)
+var lastLine = regexp.MustCompile(`(?m)^(curl|Another key:) .*\n`)
 
 // awaitLog returns the first line of the log with this message.
 func (p *process) awaitLog(t *testing.T, msg string) map[string]any {
