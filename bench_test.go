@@ -163,6 +163,7 @@ func BenchmarkParallel(b *testing.B) {
 	f := bench()
 	h := f.both.Wrap(readSender)
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		call := f.caller()
 		i := rand.IntN(len(f.uniform))

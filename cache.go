@@ -30,12 +30,13 @@ type CacheConfig struct {
 	// 100,000. The entries are spread over shards by a hash; a shard is given
 	// some slack, so that Entries different keys do fit.
 	Entries int
-	// TTL is how long an accepted pair is remembered: the worst-case life of a
-	// revoked key where nobody calls Forget. A hit past half of it is answered
-	// at once and looked up again behind it. 0: 1 minute.
+	// TTL is how long an accepted pair is remembered, counted from the call of
+	// the validator: the worst-case life of a revoked key where nobody calls
+	// Forget. A hit past half of it is answered at once and looked up again
+	// behind it. 0: 1 minute.
 	TTL time.Duration
-	// RejectedTTL is how long a rejection is remembered. 0: 5 seconds;
-	// negative: rejections are not remembered.
+	// RejectedTTL is how long a rejection is remembered, counted in the same
+	// way. 0: 5 seconds; negative: rejections are not remembered.
 	RejectedTTL time.Duration
 	// StaleTTL is how long past TTL an accepted pair may serve while the
 	// validator fails; never past Sender.Expires, and never after Forget. 0:
@@ -45,7 +46,9 @@ type CacheConfig struct {
 	// included. 0: 2 seconds.
 	LookupTimeout time.Duration
 	// MaxLookups is how many look-ups may be in flight at once. Past it a miss
-	// waits for its turn, no longer than LookupTimeout, and then fails. 0: 64.
+	// waits for its turn, no longer than half of LookupTimeout, and then fails.
+	// A quarter of them is for pairs that were accepted before, so that a flood
+	// of bad keys does not keep the good ones from being looked up again. 0: 64.
 	MaxLookups int
 }
 
@@ -88,6 +91,7 @@ type Cache struct {
 	size   int          // of each segment of a shard
 	exact  bool         // the order of use, to the last hit
 	slots  chan struct{}
+	misses chan struct{} // those of slots that pairs not accepted before can have
 	flight singleflight.Group
 
 	lookups, failures atomic.Uint64
@@ -208,6 +212,7 @@ func NewCache(v Validator, cfg CacheConfig) (*Cache, error) {
 		timeout:   or(cfg.LookupTimeout, 2*time.Second),
 		start:     time.Now(),
 		slots:     make(chan struct{}, cfg.MaxLookups),
+		misses:    make(chan struct{}, cfg.MaxLookups-cfg.MaxLookups/4),
 		seed:      maphash.MakeSeed(),
 	}
 	rand.Read(c.secret[:])
@@ -257,9 +262,6 @@ func (c *Cache) Validate(ctx context.Context, cr Credentials) (Sender, error) {
 //
 // With [Config.KeyOnly] a rejection has no sender: Forget drops them all.
 func (c *Cache) Forget(senderID string) {
-	if id, ok := canonicalUUID(senderID); ok {
-		senderID = id
-	}
 	c.mu.Lock()
 	c.forgotten[c.place(senderID)].Store(c.seq.Add(1))
 	c.mu.Unlock()
@@ -301,6 +303,9 @@ func (c *Cache) Stats() CacheStats {
 }
 
 func (c *Cache) place(senderID string) uint32 {
+	if id, ok := canonicalUUID(senderID); ok {
+		senderID = id
+	}
 	return uint32(maphash.String(c.seed, senderID) & uint64(len(c.forgotten)-1))
 }
 
@@ -345,8 +350,8 @@ func cut(sum [sha256.Size]byte) digest {
 	return digest{binary.LittleEndian.Uint64(sum[:8]), [16]byte(sum[8:24])}
 }
 
-// lookup is Validate for one who has the digest already. cached reports that
-// no look-up was waited for; an error beside an entry is the failure that a
+// lookup is Validate for one who has the digest already. cached reports an
+// answer that was remembered; an error beside an entry is the failure that a
 // stale one covers.
 func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (e *acceptance, cached bool, err error) {
 	s := &c.shards[d.index&uint64(len(c.shards)-1)]
@@ -433,7 +438,7 @@ func (e *acceptance) fail(now time.Duration) {
 
 var (
 	errLookupTimeout = errors.New("senderauth: the validator did not answer within CacheConfig.LookupTimeout")
-	errLookupTurn    = errors.New("senderauth: no look-up came to its turn within CacheConfig.LookupTimeout: CacheConfig.MaxLookups are in flight")
+	errLookupTurn    = errors.New("senderauth: the look-up did not come to its turn within half of CacheConfig.LookupTimeout: CacheConfig.MaxLookups are in flight")
 )
 
 // ask looks the pair up, or joins the look-up of it that is in flight, unless
@@ -451,31 +456,42 @@ func (c *Cache) ask(ctx context.Context, s *cacheShard, d digest, cr Credentials
 	return c.flight.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
 		defer cancel()
-		select {
-		case c.slots <- struct{}{}:
-		case <-ctx.Done():
-			c.failures.Add(1)
-			if behind != nil {
-				behind.fail(time.Since(c.start))
-			}
-			return nil, errLookupTurn
+		// Who waited for all of the time would be given a turn with none left:
+		// with more misses than can be served, not one would be.
+		turn := time.NewTimer(c.timeout / 2)
+		defer turn.Stop()
+		seats := []chan struct{}{c.misses, c.slots}
+		if behind != nil {
+			seats = seats[1:]
 		}
-		defer func() { <-c.slots }()
+		for _, seat := range seats {
+			select {
+			case seat <- struct{}{}:
+				defer func() { <-seat }()
+			case <-turn.C:
+				c.failures.Add(1)
+				if behind != nil {
+					behind.fail(time.Since(c.start))
+				}
+				return nil, errLookupTurn
+			}
+		}
 		c.lookups.Add(1)
+		asked := time.Since(c.start) // what is revoked from here on may be missed
 		sender, err := call(ctx, c.validator, cr)
 		if err == nil {
 			err = c.acceptable(&sender, cr)
 		}
 		switch {
 		case err == nil:
-			return c.accept(s, d, sender, born), nil
+			return c.accept(s, d, sender, asked, born), nil
 		case isFailure(err):
 			c.failures.Add(1)
 			if behind != nil {
 				behind.fail(time.Since(c.start))
 			}
 		default:
-			c.reject(s, d, err, born, place)
+			c.reject(s, d, err, asked, born, place)
 		}
 		return nil, err
 	})
@@ -486,7 +502,7 @@ func (c *Cache) acceptable(s *Sender, cr Credentials) error {
 	if err := s.validate(); err != nil {
 		return err
 	}
-	if cr.SenderID != "" && !strings.EqualFold(s.ID, cr.SenderID) {
+	if cr.SenderID != "" && s.ID != cr.SenderID {
 		return errOtherSender
 	}
 	return nil
@@ -506,13 +522,13 @@ func isFailure(err error) bool {
 
 // accept remembers the sender, unless it was forgotten since its look-up
 // began.
-func (c *Cache) accept(s *cacheShard, d digest, sender Sender, born uint64) *acceptance {
+func (c *Cache) accept(s *cacheShard, d digest, sender Sender, asked time.Duration, born uint64) *acceptance {
 	now := time.Since(c.start)
 	// Without its monotonic part an instant is compared by the calendar.
 	sender.Expires = sender.Expires.Round(0)
-	e := &acceptance{sender: sender, tag: d.tag, until: now + c.ttl, born: born, place: c.place(sender.ID)}
+	e := &acceptance{sender: sender, tag: d.tag, until: asked + c.ttl, born: born, place: c.place(sender.ID)}
 	e.moved.Store(era(now))
-	e.again.Store(int64(now + c.ttl/2))
+	e.again.Store(int64(asked + c.ttl/2))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.usable(c, now) {
@@ -526,29 +542,40 @@ func (c *Cache) accept(s *cacheShard, d digest, sender Sender, born uint64) *acc
 
 // reject remembers the refusal, in the same way; one by a Problem only ends an
 // acceptance.
-func (c *Cache) reject(s *cacheShard, d digest, err error, born uint64, place uint32) {
+func (c *Cache) reject(s *cacheShard, d digest, err error, asked time.Duration, born uint64, place uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Whoever was forgotten meanwhile: at worst it is looked up once more.
+	s.accepted.Remove(d.index)
 	if c.since(place) > born {
 		return
 	}
-	s.accepted.Remove(d.index)
 	var p *Problem
 	if c.rejected > 0 && !errors.As(err, &p) {
-		until := time.Since(c.start) + c.rejected
-		s.rejected.Add(d.index, &rejection{tag: d.tag, err: err, until: until, born: born, place: place})
+		s.rejected.Add(d.index, &rejection{tag: d.tag, err: err, until: asked + c.rejected, born: born, place: place})
 	}
 }
 
-// call calls the validator and turns a panic into an error.
+// call calls the validator and turns a panic into an error. So it does with a
+// nil pointer that is an error: to look into one may panic, which would end the
+// process where a cache looks up.
 func call(ctx context.Context, v Validator, cr Credentials) (s Sender, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s, err = Sender{}, panicError("the validator", p)
 		}
 	}()
-	return v.Validate(ctx, cr)
+	s, err = v.Validate(ctx, cr)
+	if err != nil {
+		var p *Problem
+		if errors.As(err, &p) && p == nil {
+			err = errNilProblem
+		}
+	}
+	return s, err
 }
+
+var errNilProblem = &faultError{errors.New("senderauth: the validator returned a nil *Problem as its error")}
 
 // panicError says that and where who panicked. The value of the panic is left
 // out, for it may hold a key, unless it comes from the runtime.

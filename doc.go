@@ -38,10 +38,11 @@
 // seconds a bucket admits at most burst + rate x T requests, however many come
 // at once, and a refused request takes nothing. A revoked key is refused at
 // once where [Cache.Forget] is called, and after [CacheConfig.TTL] at the
-// latest. A flood of bad keys evicts no good one. No key, nor a part of one,
-// is in an error, an event or a panic of this package, and none is kept in
-// memory past its request. The next handler gets the ResponseWriter that the
-// guard got.
+// latest, or [CacheConfig.StaleTTL] later where that is set and the validator
+// fails. A flood of bad keys evicts no good one. No key, nor a part of one, is
+// in an error, an event or a panic of this package, and none is kept in memory
+// past its request and its look-up. The next handler gets the ResponseWriter
+// that the guard got.
 //
 // There is no list of paths to skip: what needs no key is not wrapped.
 package senderauth

@@ -135,7 +135,7 @@ type MemoryLimiter struct {
 }
 
 // All of a sender's buckets are in one shard, so that one lock makes several
-// charges atomic.
+// charges atomic. A shard is a cache line of 64 bytes.
 type limiterShard struct {
 	mu       sync.Mutex
 	accounts map[string]*account
@@ -143,7 +143,6 @@ type limiterShard struct {
 	hand     int
 	peak     int // len(order) since the map was made
 	limiter  *MemoryLimiter
-	_        [8]byte // to a cache line of 64
 }
 
 // An account is a sender's buckets. Most senders have one, so that the first

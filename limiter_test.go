@@ -86,45 +86,74 @@ func TestPitfall02IdleEvictionHandsNoQuotaBack(t *testing.T) {
 		for n := range 20_000 {
 			take(t, l, 5000+n%300, limit, 1)
 		}
-		require.Less(t, l.Len(), 400)
+		require.Less(t, l.Len(), 800)
 		for n := range 2000 {
 			require.Equal(t, 5, take(t, l, n, limit, 0).Remaining)
 		}
 	})
 }
 
-// What a remembered sender knows of its buckets does not survive them.
-func TestReclaimedBucketsOfRememberedSenders(t *testing.T) {
+// Memory comes back after a flood of senders, and those who owe stay.
+func TestTableShrinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cache := newCache(t, senderauth.ValidatorFunc(knowsAll), senderauth.CacheConfig{TTL: 24 * time.Hour})
-		limit := senderauth.Limit{Requests: 3, Per: 3 * time.Second}
-		app := func(l *senderauth.MemoryLimiter) http.Handler {
-			guard, err := senderauth.New(cache, senderauth.Config{Limits: limits(limit), Limiter: l})
-			require.NoError(t, err)
-			return guard.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		l := newLimiter(1)
+		for n := range 100 {
+			require.False(t, take(t, l, n, hourly(1), 1).Refused)
 		}
-		l, other := newLimiter(1), newLimiter(0)
-		h, h2 := app(l), app(other)
-		for range 5 {
-			for i := range 4 {
-				want := 200
-				if i == 3 {
-					want = 429
-				}
-				require.Equal(t, want, serve(h, of(1)).Status)
-				require.Equal(t, want, serve(h2, of(1)).Status, "a guard with another limiter, behind the same cache")
-			}
-			time.Sleep(3 * time.Second)
-			for n := range 1000 { // until the sender's account is reclaimed
-				take(t, l, 100+n, limit, 1)
-			}
+		for n := range 8000 {
+			take(t, l, 100+n, senderauth.PerSecond(1), 1)
 		}
-		// Directly and through the guard it is one bucket.
-		require.False(t, take(t, l, 1, limit, 2).Refused)
-		require.Equal(t, 200, serve(h, of(1)).Status)
-		require.Equal(t, 429, serve(h, of(1)).Status)
-		require.True(t, take(t, l, 1, limit, 1).Refused)
+		require.Equal(t, 8100, l.Len())
+		time.Sleep(time.Second)
+		for n := range 8000 {
+			take(t, l, n%100, hourly(1), 0)
+			take(t, l, 100_000+n%300, senderauth.PerMinute(1000), 1)
+		}
+		require.Less(t, l.Len(), 1500)
+		for n := range 100 {
+			require.True(t, take(t, l, n, hourly(1), 1).Refused)
+		}
 	})
+}
+
+// What a remembered sender knows of its buckets does not survive them, and is
+// of one limiter.
+func TestReclaimedBucketsOfRememberedSenders(t *testing.T) {
+	for name, guards := range map[string]int{"one guard": 1, "two guards with a limiter each, behind one cache": 2} {
+		bubble(t, name, func(t *testing.T) {
+			cache := newCache(t, senderauth.ValidatorFunc(knowsAll), senderauth.CacheConfig{TTL: 24 * time.Hour})
+			limit := senderauth.Limit{Requests: 3, Per: 3 * time.Second}
+			var handlers []http.Handler
+			var limiters []*senderauth.MemoryLimiter
+			for range guards {
+				l := newLimiter(1)
+				guard, err := senderauth.New(cache, senderauth.Config{Limits: limits(limit), Limiter: l})
+				require.NoError(t, err)
+				limiters = append(limiters, l)
+				handlers = append(handlers, guard.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+			}
+			for range 5 {
+				for i := range 4 {
+					for _, h := range handlers {
+						require.Equal(t, i == 3, serve(h, of(1)).Status == 429)
+					}
+				}
+				time.Sleep(3 * time.Second)
+				for _, l := range limiters {
+					for n := range 1000 { // until the sender's account is reclaimed
+						take(t, l, 100+n, limit, 1)
+					}
+				}
+			}
+			// Directly and through the guard it is one bucket.
+			for i, h := range handlers {
+				require.False(t, take(t, limiters[i], 1, limit, 2).Refused)
+				require.Equal(t, 200, serve(h, of(1)).Status)
+				require.Equal(t, 429, serve(h, of(1)).Status)
+				require.True(t, take(t, limiters[i], 1, limit, 1).Refused)
+			}
+		})
+	}
 }
 
 func TestPitfall03ParallelRequestsAdmitExactlyTheBurst(t *testing.T) {
@@ -205,6 +234,31 @@ func TestPitfall09NoSecondBurstAtATick(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		require.Equal(t, 101, admitted, "a hundred, and what flows back in 14 ms")
+	})
+}
+
+// A bucket of this size is counted in ticks of a second: what is left of one
+// is neither lost nor waited for twice.
+func TestCoarseTicksLoseNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 999_999_999_999_999
+		l := newLimiter(0)
+		limit := senderauth.Limit{Requests: 3600, Per: time.Hour, Burst: most}
+		require.False(t, take(t, l, 1, limit, most).Refused)
+		admitted := 0
+		for range 100 {
+			time.Sleep(700 * time.Millisecond)
+			if !take(t, l, 1, limit, 1).Refused {
+				admitted++
+			}
+		}
+		require.Equal(t, 70, admitted)
+		time.Sleep(300 * time.Millisecond)
+		b := take(t, l, 1, limit, 1)
+		require.True(t, b.Refused)
+		require.Equal(t, 700*time.Millisecond, b.RetryAfter)
+		time.Sleep(b.RetryAfter)
+		require.False(t, take(t, l, 1, limit, 1).Refused)
 	})
 }
 
@@ -343,12 +397,8 @@ func FuzzLimit(f *testing.F) {
 				require.GreaterOrEqual(t, b.ResetAfter, time.Duration(0))
 				if exact {
 					require.Equal(t, whole, int64(b.Remaining))
-				} else if !b.Refused {
-					// Its own, lower level from here on.
-					level.SetInt64(min(whole, int64(b.Remaining)+1))
-					if level.Cmp(full) > 0 {
-						level.Set(full)
-					}
+				} else if above := new(big.Rat).SetInt64(int64(b.Remaining) + 1); level.Cmp(above) > 0 {
+					level = above // the limiter's own level is lower
 				}
 				switch {
 				case !b.Refused:

@@ -10,10 +10,13 @@ import (
 	"io"
 	"log"
 	"math"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -159,6 +162,35 @@ func TestDecisions(t *testing.T) {
 
 func anyKey(string) bool { return true }
 
+// A nil pointer that is an error is a mistake of the validator's: no client
+// ends the process with it.
+func TestNilPointerAsErrorIsAFault(t *testing.T) {
+	for name, err := range map[string]error{
+		"a Problem":                       (*senderauth.Problem)(nil),
+		"a Problem, wrapped":              fmt.Errorf("why: %w", (*senderauth.Problem)(nil)),
+		"an error that looks into itself": (*wrapping)(nil),
+	} {
+		for _, cached := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, cached %v", name, cached), func(t *testing.T) {
+				var v senderauth.Validator = refuseWith(err)
+				if cached {
+					v = newCache(t, v, senderauth.CacheConfig{})
+				}
+				guard, err := senderauth.New(v, senderauth.Config{Limits: limits(three)})
+				require.NoError(t, err)
+				a := &app{}
+				require.Equal(t, internal, serve(guard.Wrap(a.hello()), of(1)))
+				require.Empty(t, a.served)
+			})
+		}
+	}
+}
+
+type wrapping struct{ err error }
+
+func (w *wrapping) Error() string { return w.err.Error() }
+func (w *wrapping) Unwrap() error { return w.err }
+
 // Step 1 to 5 come before the limiter, so that nobody's quota is touched.
 func TestRefusedRequestsTakeNoQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -195,7 +227,7 @@ func TestAdmittedAndLimited(t *testing.T) {
 	})
 }
 
-func TestRetryAfterIsRoundedUpAndNeverZero(t *testing.T) {
+func TestPitfall10RetryAfterIsRoundedUpAndNeverZero(t *testing.T) {
 	for _, c := range []struct {
 		retry time.Duration
 		want  response
@@ -339,6 +371,29 @@ func TestSeveralLimits(t *testing.T) {
 		require.Equal(t, limited("10").with(rateFields(3, 0, 3, `"default";r=0;t=1, "sensitive";r=0;t=10`, policy)...), serve(h, of(1)))
 		require.Equal(t, "sensitive", a.events[len(a.events)-1].Limit)
 	})
+}
+
+// Of several waits the longest is told, and never is longer than any.
+func TestLongestWaitDecides(t *testing.T) {
+	for _, c := range []struct {
+		a, b  time.Duration
+		limit string
+		want  response
+	}{
+		{2 * time.Second, 9 * time.Second, "b", limited("9")},
+		{9 * time.Second, 2 * time.Second, "a", limited("9")},
+		{-1, 9 * time.Second, "a", refused(429, "Rate limit exceeded.")},
+		{9 * time.Second, -1, "b", refused(429, "Rate limit exceeded.")},
+	} {
+		a := newApp(t, nil, senderauth.Config{
+			Limits: map[string]senderauth.Limit{"default": three, "a": three, "b": three}, RateFields: senderauth.RateFieldsNone,
+			Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
+				return []senderauth.Balance{{Refused: true, RetryAfter: c.a}, {Refused: true, RetryAfter: c.b}}, nil
+			}),
+		})
+		require.Equal(t, c.want, serve(a.guard.Charging("a", "b").Wrap(a.hello()), of(1)))
+		require.Equal(t, c.limit, a.events[0].Limit)
+	}
 }
 
 func TestSenderLimitsOverride(t *testing.T) {
@@ -556,6 +611,39 @@ func TestPatternIsSetOnTheOuterRequest(t *testing.T) {
 	require.Equal(t, "GET /contacts/{id}", r.Pattern)
 }
 
+// net/http removes the files of the request that it made, not of our copy.
+func TestUploadLeavesNoTemporaryFile(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	files := func() int {
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		return len(entries)
+	}
+	a := newApp(t, nil, senderauth.Config{})
+	server := httptest.NewServer(a.guard.Wrap(a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(1); err != nil || files() != 1 {
+			t.Errorf("%v, %d files", err, files())
+		}
+	}))))
+	defer server.Close()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	file, err := form.CreateFormFile("file", "name")
+	require.NoError(t, err)
+	file.Write(make([]byte, 100))
+	require.NoError(t, form.Close())
+	r, err := http.NewRequest("POST", server.URL, &body)
+	require.NoError(t, err)
+	r.Header = of(1).Header
+	r.Header.Set("Content-Type", form.FormDataContentType())
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	res.Body.Close()
+	server.Close() // which waits for the request to be finished
+	require.Zero(t, files())
+}
+
 func TestCacheControl(t *testing.T) {
 	for _, c := range []struct {
 		name           string
@@ -567,6 +655,8 @@ func TestCacheControl(t *testing.T) {
 		{name: "the handler decides, in two lines", handler: []string{"no-cache", "private"}, want: "no-cache\nprivate"},
 		{name: "an outer no-store is stricter", outer: []string{"no-store"}, want: "no-store"},
 		{name: "an outer private stays", outer: []string{"private, max-age=5"}, want: "private, max-age=5"},
+		{name: "whatever its case", outer: []string{"max-age=0,\tNo-Store"}, want: "max-age=0,\tNo-Store"},
+		{name: "an outer private of one field is not enough", outer: []string{`public, private="Set-Cookie"`}, want: "private"},
 		{name: "an outer public does not", outer: []string{"public, max-age=60"}, want: "private"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -865,7 +955,7 @@ func TestWriterIsUntouched(t *testing.T) {
 
 // Nothing of a key is in anything that leaves the package or is logged for it,
 // whatever goes wrong.
-func TestNoPartOfAKeyAnywhere(t *testing.T) {
+func TestPitfall21NoPartOfAKeyAnywhere(t *testing.T) {
 	var text bytes.Buffer
 	var mu sync.Mutex
 	note := func(format string, args ...any) {
@@ -945,7 +1035,7 @@ func TestNewReportsEveryMistake(t *testing.T) {
 		KeyHeader:      "host",
 		Realm:          "r\n",
 		RateFields:     9,
-		TrustedProxies: []netip.Prefix{{}},
+		TrustedProxies: []netip.Prefix{{}, netip.MustParsePrefix("::ffff:10.0.0.0/104")},
 	})
 	for _, part := range []string{
 		"senderauth: New: the Validator is nil",
@@ -961,6 +1051,7 @@ func TestNewReportsEveryMistake(t *testing.T) {
 		`senderauth: Config.Realm: "r\n" is not printable ASCII`,
 		"senderauth: Config.RateFields: 9 is not one of the constants",
 		"senderauth: Config.TrustedProxies[0]: the prefix is not valid",
+		"senderauth: Config.TrustedProxies[1]: ::ffff:10.0.0.0/104 is of no peer: write it as IPv4",
 	} {
 		require.ErrorContains(t, err, part)
 	}
@@ -977,6 +1068,11 @@ func TestNewReportsEveryMistake(t *testing.T) {
 	_, err = senderauth.New(senderauth.ValidatorFunc(knowsAll), senderauth.Config{Limits: limits(three), KeyHeader: "X-Key", SenderHeader: "x-key"})
 	require.EqualError(t, err, `senderauth: Config.KeyHeader and Config.SenderHeader are both "X-Key"`)
 	_, err = senderauth.New(senderauth.ValidatorFunc(knowsAll), senderauth.Config{Limits: limits(three), KeyHeader: "X-Key", SenderHeader: "x-key", KeyOnly: true})
+	require.NoError(t, err)
+	_, err = senderauth.New(new(senderauth.Cache), senderauth.Config{Limits: limits(three), Limiter: new(senderauth.MemoryLimiter)})
+	require.EqualError(t, err, "senderauth: Config.Limiter is a MemoryLimiter that NewMemoryLimiter did not make\n"+
+		"senderauth: New: the Validator is a Cache that NewCache did not make")
+	_, err = senderauth.New(struct{ senderauth.Validator }{senderauth.ValidatorFunc(knowsAll)}, senderauth.Config{Limits: limits(three)})
 	require.NoError(t, err)
 }
 
@@ -995,6 +1091,92 @@ func TestConfigIsReadOnce(t *testing.T) {
 		r.Header.Set("X-Forwarded-Proto", "https")
 		require.Equal(t, hello(1).with(threeLeft(2)...), serve(a, r))
 	})
+}
+
+// TestPitfall18SecondLineIsRefused, wherever it is and whatever it says: one
+// side would read the first, the other the last.
+func TestPitfall18SecondLineIsRefused(t *testing.T) {
+	a := newApp(t, nil, senderauth.Config{})
+	for _, c := range []struct {
+		field, other string
+		want         response
+	}{
+		{"x-api-key", apiKey(1), badKey}, {"x-api-key", apiKey(2), badKey}, {"x-api-key", "", badKey}, {"X-API-KEY", "x", badKey},
+		{"x-sender-id", senderID(1), badSender}, {"x-sender-id", senderID(2), badSender}, {"x-sender-id", "", badSender},
+	} {
+		r := of(1)
+		r.Header.Add(c.field, c.other)
+		require.Equal(t, c.want, serve(a, r))
+		r = request(c.field, c.other)
+		for name, lines := range of(1).Header {
+			r.Header.Add(name, lines[0])
+		}
+		require.Equal(t, c.want, serve(a, r))
+	}
+	require.Empty(t, a.asked)
+}
+
+// The sender comes out of the validator's record: no field of the request
+// changes whose it is, and whose quota.
+func TestPitfall19SenderComesFromTheRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{Limits: limits(hourly(1))})
+		require.Equal(t, mismatched, serve(a, request("x-sender-id", senderID(2), "x-api-key", apiKey(1))))
+		r := of(1)
+		for _, name := range []string{"X_sender_id", "X-Sender", "X-Forwarded-User", "X-Tenant-Id", "Forwarded"} {
+			r.Header.Set(name, senderID(2))
+		}
+		r.URL.RawQuery = "x-sender-id=" + senderID(2)
+		require.Equal(t, "hello "+senderID(1), serve(a, r).Body)
+		require.Equal(t, 429, serve(a, of(1)).Status)
+		require.Equal(t, 200, serve(a, of(2)).Status)
+
+		// A validator that believes the request is found out.
+		believes := newApp(t, func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+			return senderauth.Sender{ID: senderID(1)}, nil
+		}, senderauth.Config{})
+		require.Equal(t, internal, serve(believes, request("x-sender-id", senderID(2), "x-api-key", apiKey(1))))
+	})
+}
+
+func TestPitfall20OutageIsNever401AndNotRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		back := &backend{answer: refuseWith(errOutage)}
+		guard, err := senderauth.New(newCache(t, back, senderauth.CacheConfig{}), senderauth.Config{Limits: limits(three)})
+		require.NoError(t, err)
+		a := &app{}
+		h := guard.Wrap(a.hello())
+		require.Equal(t, unavailable, serve(h, of(1)))
+		back.slow(time.Hour) // and one that does not answer at all
+		require.Equal(t, unavailable, serve(h, of(1)))
+		synctest.Wait() // until the look-up that failed is over
+		back.slow(0)
+		back.set(nil)
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, of(1)))
+	})
+}
+
+// There is no list of paths to skip: whatever is behind the guard asks for a
+// key, however it is spelled.
+func TestPitfall22NoPathGoesAround(t *testing.T) {
+	a := newApp(t, nil, senderauth.Config{})
+	mux := http.NewServeMux()
+	mux.Handle("/healthz", a.hello())
+	mux.Handle("/", a.hello())
+	h := a.guard.Wrap(mux)
+	for _, method := range []string{"GET", "HEAD", "OPTIONS", "POST", "CONNECT", "PRI", "get"} {
+		for _, path := range []string{"/healthz", "//healthz", "/healthz/", "/%68ealthz", "/healthz%2f..", "/a/../healthz", "/healthz;a=b", "/healthz?x", "*"} {
+			r := request()
+			r.Method, r.RequestURI = method, path
+			r.URL.Path, _ = url.PathUnescape(path)
+			want := noKey
+			if method == "HEAD" {
+				want = noKey.head()
+			}
+			require.Equal(t, want, serve(h, r), "%s %s", method, path)
+		}
+	}
+	require.Empty(t, a.served)
 }
 
 // A refused upload is answered although its body never comes.

@@ -65,9 +65,9 @@ var (
 // where [Config.KeyOnly] is set.
 //
 // APIKey is a secret. Credentials print, log and marshal without it, under
-// every verb of package fmt, as a slog value, as JSON and as text. Package
-// fmt does not call methods on an unexported field: a struct that hides
-// Credentials in one prints the key.
+// every verb of package fmt but %p, as a slog value, as JSON and as text.
+// Package fmt does not call methods for %p, which go vet reports, nor on an
+// unexported field: a struct that hides Credentials in one prints the key.
 type Credentials struct {
 	SenderID string
 	APIKey   string
@@ -146,7 +146,8 @@ func (e *faultError) Unwrap() error { return e.err }
 // sender may have several keys; a key has one sender. Every mistake is
 // reported at once: no credentials at all, a sender ID that is not a UUID, a
 // key that is not 1 to 512 visible ASCII characters, a key given twice. A
-// message names the position and never the key.
+// message names the position and no value, for that may be a key in the wrong
+// place.
 //
 // Letter case does not matter in a sender ID, nor in a key that is a UUID.
 func Static(c ...Credentials) (Validator, error) {
@@ -158,7 +159,7 @@ func Static(c ...Credentials) (Validator, error) {
 	for i, cr := range c {
 		id, ok := canonicalUUID(cr.SenderID)
 		if !ok {
-			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: SenderID %q is not a UUID of 36 characters, or is the nil or max UUID", i, cr.SenderID))
+			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: SenderID is not a UUID of 36 characters, or is the nil or max UUID", i))
 		}
 		if !visible(cr.APIKey) {
 			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: APIKey is not 1 to %d visible ASCII characters", i, maxKeyLength))

@@ -86,42 +86,44 @@ func startLoad(l *redislimit.Limiter, goroutines int, c ...senderauth.Charge) *l
 // made, the sender gets a share of the burst while it is away and one burst
 // when it is back empty, and each change is told once.
 func TestRedisDies(t *testing.T) {
-	s := startServer(t, "redis-server")
-	c := s.client()
-	defer c.Close()
-	var m modes
-	l := open(t, c, redislimit.Config{Instances: 4, OnMode: m.add})
-	goroutines := runtime.NumGoroutine()
-	d := startLoad(l, 8, charge("x", hourly(100), 1))
-	admitted := func(n int64) func() error {
-		return func() error {
-			if got := d.admitted.Load(); got < n {
-				return fmt.Errorf("%d admitted", got)
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		s := startServer(t, "redis-server")
+		c := s.client()
+		defer c.Close()
+		var m modes
+		l := open(t, c, redislimit.Config{Lease: lease, Instances: 4, OnMode: m.add})
+		goroutines := runtime.NumGoroutine()
+		d := startLoad(l, 8, charge("x", hourly(100), 1))
+		admitted := func(n int64) func() error {
+			return func() error {
+				if got := d.admitted.Load(); got < n {
+					return fmt.Errorf("%d admitted", got)
+				}
+				return nil
+			}
+		}
+		eventually(t, admitted(90))
+		require.NoError(t, m.are())
+		s.kill()
+		eventually(t, admitted(110))
+		eventually(t, func() error { return m.are(redislimit.Away) })
+		s.start()
+		eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
+		eventually(t, admitted(200))
+		s.kill()
+		eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared, redislimit.Away) })
+		d.stop()
+		require.LessOrEqual(t, d.admitted.Load(), int64(225), "a lost reply costs a token, and none is gained")
+		require.Zero(t, d.failed.Load())
+		require.Zero(t, d.slow.Load())
+		require.NoError(t, l.Close())
+		eventually(t, func() error {
+			// The client's own: it tries to connect again.
+			if n := runtime.NumGoroutine(); n > goroutines+c.Options().PoolSize {
+				return fmt.Errorf("%d goroutines, %d before", n, goroutines)
 			}
 			return nil
-		}
-	}
-	eventually(t, admitted(100))
-	require.NoError(t, m.are())
-	s.kill()
-	eventually(t, admitted(125))
-	eventually(t, func() error { return m.are(redislimit.Away) })
-	s.start()
-	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
-	eventually(t, admitted(225))
-	s.kill()
-	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared, redislimit.Away) })
-	d.stop()
-	require.EqualValues(t, 225, d.admitted.Load())
-	require.Zero(t, d.failed.Load())
-	require.Zero(t, d.slow.Load())
-	require.NoError(t, l.Close())
-	eventually(t, func() error {
-		// The client's own: it tries to connect again.
-		if n := runtime.NumGoroutine(); n > goroutines+c.Options().PoolSize {
-			return fmt.Errorf("%d goroutines, %d before", n, goroutines)
-		}
-		return nil
+		})
 	})
 }
 
@@ -155,52 +157,58 @@ func TestRedisHangs(t *testing.T) {
 
 // A service starts without Redis and finds it when it comes.
 func TestStartsWithoutRedis(t *testing.T) {
-	s := startServer(t, "redis-server")
-	s.kill()
-	c := s.client()
-	defer c.Close()
-	var m modes
-	var instances atomic.Int32
-	l := open(t, c, redislimit.Config{CountInstances: func() int { return int(instances.Load()) }, OnMode: m.add})
-	require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining, "0 instances are 1")
-	instances.Store(3)
-	b := take(t, l, "a", charge("x", hourly(10), 5), charge("y", senderauth.Unlimited(), 1), charge("z", senderauth.Blocked(), 0))
-	require.True(t, b[0].Refused)
-	require.Equal(t, 3, b[0].Remaining, "a third of the burst")
-	require.Equal(t, time.Second, b[0].RetryAfter, "more than the share, but not than the burst")
-	b = take(t, l, "a", charge("x", hourly(10), 11))
-	require.Negative(t, b[0].RetryAfter)
-	for range 5 {
-		take(t, l, "a", charge("x", hourly(10), 0))
-	}
-	require.NoError(t, m.are(redislimit.Away))
-	s.start()
-	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
-	require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		s := startServer(t, "redis-server")
+		s.kill()
+		c := s.client()
+		defer c.Close()
+		var m modes
+		var instances atomic.Int32
+		l := open(t, c, redislimit.Config{Lease: lease, CountInstances: func() int { return int(instances.Load()) }, OnMode: m.add})
+		require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining, "0 instances are 1")
+		instances.Store(3)
+		b := take(t, l, "a", charge("x", hourly(10), 5), charge("y", senderauth.Unlimited(), 1), charge("z", senderauth.Blocked(), 0))
+		require.True(t, b[0].Refused)
+		require.Equal(t, 3, b[0].Remaining, "a third of the burst")
+		require.Equal(t, time.Second, b[0].RetryAfter, "more than the share, but not than the burst")
+		b = take(t, l, "a", charge("x", hourly(10), 11))
+		require.Negative(t, b[0].RetryAfter)
+		for range 5 {
+			take(t, l, "a", charge("x", hourly(10), 0))
+		}
+		require.NoError(t, m.are(redislimit.Away))
+		s.start()
+		eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
+		require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+	})
 }
 
 func TestFailClosed(t *testing.T) {
-	s := startServer(t, "redis-server")
-	c := s.client()
-	defer c.Close()
-	l := open(t, c, redislimit.Config{FailClosed: true})
-	take(t, l, "a", charge("x", hourly(10), 1))
-	s.kill()
-	for range 20 {
-		b, err := l.Take(ctx, "a", []senderauth.Charge{charge("x", hourly(10), 1)})
-		require.ErrorIs(t, err, redislimit.ErrUnavailable)
-		require.Nil(t, b)
-	}
-	b := take(t, l, "a", charge("x", senderauth.Unlimited(), 1), charge("y", senderauth.Blocked(), 1))
-	require.True(t, b[1].Refused, "what needs no bucket needs no Redis")
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		s := startServer(t, "redis-server")
+		c := s.client()
+		defer c.Close()
+		l := open(t, c, redislimit.Config{Lease: lease, FailClosed: true})
+		take(t, l, "a", charge("x", hourly(10), 1))
+		s.kill()
+		for range 20 {
+			b, err := l.Take(ctx, "a", []senderauth.Charge{charge("x", hourly(10), 1)})
+			require.ErrorIs(t, err, redislimit.ErrUnavailable)
+			require.Nil(t, b)
+		}
+		b := take(t, l, "a", charge("x", senderauth.Unlimited(), 1), charge("y", senderauth.Blocked(), 1))
+		require.True(t, b[1].Refused, "what needs no bucket needs no Redis")
+	})
 }
 
 func TestClose(t *testing.T) {
-	l := open(t, shared(t), redislimit.Config{})
-	require.NoError(t, l.Close())
-	require.NoError(t, l.Close())
-	_, err := l.Take(ctx, "a", []senderauth.Charge{charge("x", hourly(10), 1)})
-	require.EqualError(t, err, "redislimit: the Limiter is closed")
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		l := open(t, shared(t), redislimit.Config{Lease: lease})
+		require.NoError(t, l.Close())
+		require.NoError(t, l.Close())
+		_, err := l.Take(ctx, "a", []senderauth.Charge{charge("x", hourly(10), 1)})
+		require.EqualError(t, err, "redislimit: the Limiter is closed")
+	})
 }
 
 // A replica is promoted: what it says before (READONLY) is retried once, then
@@ -213,7 +221,7 @@ func TestFailover(t *testing.T) {
 	mc := master.client()
 	defer mc.Close()
 	var m modes
-	l := open(t, c, redislimit.Config{Instances: 1, OnMode: m.add, Failures: 3})
+	l := open(t, c, redislimit.Config{Instances: 1, OnMode: m.add, Failures: 3, Timeout: time.Second})
 	atMaster := open(t, mc, redislimit.Config{Timeout: time.Second})
 	require.Equal(t, 6, take(t, atMaster, "a", charge("x", hourly(10), 4))[0].Remaining)
 	eventually(t, func() error {
@@ -306,82 +314,83 @@ func slowed(t *testing.T, to string, delay time.Duration) (addr string, pieces *
 }
 
 func TestCluster(t *testing.T) {
-	c, nodes := startCluster(t)
-	var m modes
-	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, Timeout: 200 * time.Millisecond, Failures: 1})
-	sender := func(i int) string { return fmt.Sprintf("sender-%d", i) }
-	var wg sync.WaitGroup
-	for i := range 60 {
-		wg.Go(func() {
-			b := take(t, l, sender(i), charge("x", hourly(10), 1), charge("y", hourly(5), 2))
-			require.Equal(t, 9, b[0].Remaining)
-			require.Equal(t, 3, b[1].Remaining)
-		})
-	}
-	wg.Wait()
-	require.NoError(t, m.are())
-
-	require.NoError(t, l.Reset(ctx, sender(0)))
-	b := take(t, l, sender(0), charge("x", hourly(10), 0), charge("y", hourly(5), 0))
-	require.Equal(t, []senderauth.Balance{{Remaining: 10}, {Remaining: 5}}, b)
-	require.Equal(t, 3, take(t, l, sender(1), charge("y", hourly(5), 0))[0].Remaining)
-	require.Equal(t, 9, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
-
-	// A slot moves to another master: MOVED is followed.
-	tag := t.Name() + ":v1:" + sender(0)
-	slot := c.ClusterKeySlot(ctx, "{"+tag+"}").Val()
-	var from, to *redis.Client
-	for i, n := range nodes {
-		nc := n.client()
-		defer nc.Close()
-		if slot >= int64(i*16384/3) && slot < int64((i+1)*16384/3) {
-			from = nc
-		} else {
-			to = nc
-		}
-	}
-	toID, fromID := to.Do(ctx, "cluster", "myid").Val(), from.Do(ctx, "cluster", "myid").Val()
-	require.NoError(t, to.Do(ctx, "cluster", "setslot", slot, "importing", fromID).Err())
-	require.NoError(t, from.Do(ctx, "cluster", "setslot", slot, "migrating", toID).Err())
-	_, port, err := net.SplitHostPort(to.Options().Addr)
-	require.NoError(t, err)
-	for _, key := range from.ClusterGetKeysInSlot(ctx, int(slot), 100).Val() {
-		require.NoError(t, from.Migrate(ctx, "127.0.0.1", port, key, 0, time.Second).Err())
-	}
-	require.NoError(t, to.Do(ctx, "cluster", "setslot", slot, "node", toID).Err())
-	require.NoError(t, from.Do(ctx, "cluster", "setslot", slot, "node", toID).Err())
-	require.Equal(t, 8, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
-	require.NoError(t, m.are())
-
-	// One master hangs: its senders are decided without it, the others' by
-	// theirs. It goes on before the Cluster gives it up.
-	nodes[2].signal(syscall.SIGSTOP)
-	shared, away := 0, 0
-	for range 2 {
-		shared, away = 0, 0
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		c, nodes := startCluster(t)
+		var m modes
+		l := open(t, c, redislimit.Config{Lease: lease, Instances: 2, OnMode: m.add, Timeout: time.Second, Failures: 1})
+		sender := func(i int) string { return fmt.Sprintf("sender-%d", i) }
+		var wg sync.WaitGroup
 		for i := range 60 {
-			switch b := take(t, l, sender(i), charge("z", hourly(100), 0)); b[0].Remaining {
-			case 100:
-				shared++
-			case 50:
-				away++
-			default:
-				t.Fatalf("%+v", b)
+			wg.Go(func() {
+				b := take(t, l, sender(i), charge("x", hourly(10), 1), charge("y", hourly(5), 2))
+				require.Equal(t, 9, b[0].Remaining)
+				require.Equal(t, 3, b[1].Remaining)
+			})
+		}
+		wg.Wait()
+		require.NoError(t, m.are())
+
+		require.NoError(t, l.Reset(ctx, sender(0)))
+		b := take(t, l, sender(0), charge("x", hourly(10), 0), charge("y", hourly(5), 0))
+		require.Equal(t, []senderauth.Balance{{Remaining: 10}, {Remaining: 5}}, b)
+		require.Equal(t, 3, take(t, l, sender(1), charge("y", hourly(5), 0))[0].Remaining)
+		require.Equal(t, 9, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
+
+		// A slot moves to another master: MOVED is followed.
+		tag := t.Name() + ":v1:" + sender(0)
+		slot := c.ClusterKeySlot(ctx, "{"+tag+"}").Val()
+		var from, to *redis.Client
+		for i, n := range nodes {
+			nc := n.client()
+			defer nc.Close()
+			if slot >= int64(i*16384/3) && slot < int64((i+1)*16384/3) {
+				from = nc
+			} else {
+				to = nc
 			}
 		}
-	}
-	nodes[2].signal(syscall.SIGCONT)
-	require.Positive(t, shared)
-	require.Positive(t, away)
-	eventually(t, func() error {
-		if m.mu.Lock(); len(m.all) > 0 && len(m.all)%2 == 0 {
-			m.mu.Unlock()
-			return nil
+		toID, fromID := to.Do(ctx, "cluster", "myid").Val(), from.Do(ctx, "cluster", "myid").Val()
+		require.NoError(t, to.Do(ctx, "cluster", "setslot", slot, "importing", fromID).Err())
+		require.NoError(t, from.Do(ctx, "cluster", "setslot", slot, "migrating", toID).Err())
+		_, port, err := net.SplitHostPort(to.Options().Addr)
+		require.NoError(t, err)
+		for _, key := range from.ClusterGetKeysInSlot(ctx, int(slot), 100).Val() {
+			require.NoError(t, from.Migrate(ctx, "127.0.0.1", port, key, 0, time.Second).Err())
 		}
-		m.mu.Unlock()
-		return errors.New("still away")
+		require.NoError(t, to.Do(ctx, "cluster", "setslot", slot, "node", toID).Err())
+		require.NoError(t, from.Do(ctx, "cluster", "setslot", slot, "node", toID).Err())
+		require.Equal(t, 8, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
+		require.NoError(t, m.are())
+
+		// One master hangs: its senders are decided without it, the others' by
+		// theirs. It goes on before the Cluster gives it up.
+		nodes[2].signal(syscall.SIGSTOP)
+		var shared, away atomic.Int64
+		for i := range 60 {
+			wg.Go(func() {
+				switch b := take(t, l, sender(i), charge("z", hourly(100), 0)); b[0].Remaining {
+				case 100:
+					shared.Add(1)
+				case 50:
+					away.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		nodes[2].signal(syscall.SIGCONT)
+		require.EqualValues(t, 60, shared.Load()+away.Load())
+		require.Positive(t, shared.Load())
+		require.Positive(t, away.Load())
+		eventually(t, func() error {
+			if m.mu.Lock(); len(m.all) > 0 && len(m.all)%2 == 0 {
+				m.mu.Unlock()
+				return nil
+			}
+			m.mu.Unlock()
+			return errors.New("still away")
+		})
+		require.Equal(t, 100, take(t, l, sender(1), charge("z", hourly(100), 0))[0].Remaining)
 	})
-	require.Equal(t, 100, take(t, l, sender(1), charge("z", hourly(100), 0))[0].Remaining)
 }
 
 // No key and no part of one is in what is written to Redis: only the sender,

@@ -11,7 +11,7 @@ type breaker struct {
 	after    int32 // failures in a row that open it
 	every    time.Duration
 	stop     <-chan struct{}
-	spawn    func(func())
+	spawn    func(func()) bool
 	change   func(open bool, err error)
 	failures atomic.Int32 // in a row; or opened
 }

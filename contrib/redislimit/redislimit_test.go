@@ -58,6 +58,12 @@ func open(t testing.TB, c redis.UniversalClient, cfg redislimit.Config) *redisli
 	return l
 }
 
+// inBoth runs a test in exact and in lease mode.
+func inBoth(t *testing.T, f func(t *testing.T, lease time.Duration)) {
+	t.Run("exact", func(t *testing.T) { f(t, 0) })
+	t.Run("lease", func(t *testing.T) { f(t, 100*time.Millisecond) })
+}
+
 func charge(name string, l senderauth.Limit, cost int) senderauth.Charge {
 	return senderauth.Charge{Name: name, Limit: l, Cost: cost}
 }
@@ -75,111 +81,127 @@ func take(t testing.TB, l *redislimit.Limiter, sender string, c ...senderauth.Ch
 }
 
 func TestTake(t *testing.T) {
-	l := open(t, shared(t), redislimit.Config{Timeout: time.Second})
-	h := hourly(3)
-	b := take(t, l, "a", charge("x", h, 2))
-	require.Equal(t, 1, b[0].Remaining)
-	require.False(t, b[0].Refused)
-	require.InDelta(t, 2*time.Hour, b[0].ResetAfter, float64(time.Second))
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		l := open(t, shared(t), redislimit.Config{Lease: lease, Timeout: time.Second})
+		h := hourly(3)
+		b := take(t, l, "a", charge("x", h, 2))
+		require.Equal(t, 1, b[0].Remaining)
+		require.False(t, b[0].Refused)
+		require.InDelta(t, 2*time.Hour, b[0].ResetAfter, float64(time.Second))
 
-	b = take(t, l, "a", charge("x", h, 2), charge("y", h, 1))
-	require.True(t, b[0].Refused)
-	require.InDelta(t, time.Hour, b[0].RetryAfter, float64(time.Second))
-	require.Equal(t, senderauth.Balance{Remaining: 3}, b[1], "nothing was taken")
+		b = take(t, l, "a", charge("x", h, 2), charge("y", h, 1))
+		require.True(t, b[0].Refused)
+		require.InDelta(t, time.Hour, b[0].RetryAfter, float64(time.Second))
+		require.Equal(t, senderauth.Balance{Remaining: 3}, b[1], "nothing was taken")
 
-	b = take(t, l, "a", charge("x", h, 0), charge("y", h, 4), charge("z", senderauth.Unlimited(), 7))
-	require.Equal(t, 1, b[0].Remaining)
-	require.False(t, b[0].Refused, "a look is never refused")
-	require.Equal(t, senderauth.Balance{Refused: true, Remaining: 3, RetryAfter: -1}, b[1], "a cost above the burst can never pass")
-	require.Equal(t, senderauth.Balance{Remaining: math.MaxInt}, b[2])
+		b = take(t, l, "a", charge("x", h, 0), charge("y", h, 4), charge("z", senderauth.Unlimited(), 7))
+		require.Equal(t, 1, b[0].Remaining)
+		require.False(t, b[0].Refused, "a look is never refused")
+		require.Equal(t, senderauth.Balance{Refused: true, Remaining: 3, RetryAfter: -1}, b[1], "a cost above the burst can never pass")
+		require.Equal(t, senderauth.Balance{Remaining: math.MaxInt}, b[2])
 
-	b = take(t, l, "a", charge("x", h, 1), charge("closed", senderauth.Blocked(), 1))
-	require.Equal(t, 1, b[0].Remaining, "nothing was taken")
-	require.Equal(t, senderauth.Balance{Refused: true, RetryAfter: -1}, b[1])
-	b = take(t, l, "a", charge("x", h, 1), charge("closed", senderauth.Blocked(), 0))
-	require.Equal(t, 0, b[0].Remaining)
-	require.Equal(t, senderauth.Balance{}, b[1])
-	require.Equal(t, 3, take(t, l, "b", charge("x", h, 0))[0].Remaining, "another sender's bucket")
-	require.Empty(t, take(t, l, "a"))
+		b = take(t, l, "a", charge("x", h, 1), charge("closed", senderauth.Blocked(), 1))
+		require.Equal(t, 1, b[0].Remaining, "nothing was taken")
+		require.Equal(t, senderauth.Balance{Refused: true, RetryAfter: -1}, b[1])
+		b = take(t, l, "a", charge("x", h, 1), charge("closed", senderauth.Blocked(), 0))
+		require.Equal(t, 0, b[0].Remaining)
+		require.Equal(t, senderauth.Balance{}, b[1])
+		require.Equal(t, 3, take(t, l, "b", charge("x", h, 0))[0].Remaining, "another sender's bucket")
+		require.Empty(t, take(t, l, "a"))
+	})
 }
 
 // What a limiter of a single process says about a call is said here, too.
 func TestMistakes(t *testing.T) {
-	l := open(t, shared(t), redislimit.Config{})
-	for _, charges := range [][]senderauth.Charge{
-		{charge("x", senderauth.Limit{}, 1)},
-		{charge("x", senderauth.Limit{Requests: 1, Per: -1}, 1)},
-		{charge("x", hourly(1), -1)},
-		{charge("x", hourly(1), 1), charge("x", hourly(1), 1)},
-		{charge("x", senderauth.Unlimited(), -1)},
-	} {
-		_, want := senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{}).Take(ctx, "a", charges)
-		_, err := l.Take(ctx, "a", charges)
-		require.EqualError(t, err, want.Error())
-	}
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		l := open(t, shared(t), redislimit.Config{Lease: lease})
+		for _, charges := range [][]senderauth.Charge{
+			{charge("x", senderauth.Limit{}, 1)},
+			{charge("x", senderauth.Limit{Requests: 1, Per: -1}, 1)},
+			{charge("x", hourly(1), -1)},
+			{charge("x", hourly(1), 1), charge("x", hourly(1), 1)},
+			{charge("x", senderauth.Unlimited(), -1)},
+		} {
+			_, want := senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{}).Take(ctx, "a", charges)
+			_, err := l.Take(ctx, "a", charges)
+			require.EqualError(t, err, want.Error())
+		}
+	})
 }
 
 // All of one limiter's tokens are admitted, and no more, by many at once on
 // many instances.
 func TestExactlyTheBurst(t *testing.T) {
-	c := shared(t)
-	var limiters []*redislimit.Limiter
-	for range 3 {
-		limiters = append(limiters, open(t, c, redislimit.Config{Timeout: 10 * time.Second}))
-	}
-	var admitted atomic.Int64
-	var wg sync.WaitGroup
-	for g := range 30 {
-		wg.Go(func() {
-			for range 20 {
-				b, err := limiters[g%3].Take(ctx, "a", []senderauth.Charge{charge("x", hourly(100), 1), charge("y", hourly(1000), 2)})
-				if err == nil && !b[0].Refused && !b[1].Refused {
-					admitted.Add(1)
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		c := shared(t)
+		var limiters []*redislimit.Limiter
+		for range 3 {
+			limiters = append(limiters, open(t, c, redislimit.Config{Lease: 10 * lease, Timeout: 10 * time.Second}))
+		}
+		var admitted atomic.Int64
+		var wg sync.WaitGroup
+		for g := range 30 {
+			wg.Go(func() {
+				for range 20 {
+					b, err := limiters[g%3].Take(ctx, "a", []senderauth.Charge{charge("x", hourly(100), 1), charge("y", hourly(1000), 2)})
+					if err == nil && !b[0].Refused && !b[1].Refused {
+						admitted.Add(1)
+					}
 				}
+			})
+		}
+		wg.Wait()
+		require.EqualValues(t, 100, admitted.Load())
+		// What the others have leased for nothing they give back.
+		eventually(t, func() error {
+			if b := take(t, limiters[0], "a", charge("y", hourly(1000), 0)); b[0].Remaining != 800 {
+				return fmt.Errorf("%d remain", b[0].Remaining)
 			}
+			return nil
 		})
-	}
-	wg.Wait()
-	require.EqualValues(t, 100, admitted.Load())
-	require.Equal(t, 800, take(t, limiters[0], "a", charge("y", hourly(1000), 0))[0].Remaining)
+	})
 }
 
 func TestLimitChanges(t *testing.T) {
-	l := open(t, shared(t), redislimit.Config{Timeout: time.Second})
-	remaining := func(limit senderauth.Limit, cost int) int {
-		b := take(t, l, "a", charge("x", limit, cost))
-		require.False(t, b[0].Refused)
-		return b[0].Remaining
-	}
-	require.Equal(t, 6, remaining(hourly(10), 4))
-	require.Equal(t, 6, remaining(hourly(100), 0), "a larger burst is not handed out")
-	require.Equal(t, 4, remaining(hourly(4), 0), "a smaller one is enforced")
-	require.Equal(t, 4, remaining(hourly(10), 0))
-	odd := senderauth.Limit{Requests: 999_999_999_999_989, Per: 7*24*time.Hour + 1, Burst: 999_999_999_999_999}
-	require.GreaterOrEqual(t, remaining(odd, 0), 4)
-	require.Equal(t, 10, remaining(hourly(10), 0))
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		l := open(t, shared(t), redislimit.Config{Lease: lease, Timeout: time.Second})
+		remaining := func(limit senderauth.Limit, cost int) int {
+			b := take(t, l, "a", charge("x", limit, cost))
+			require.False(t, b[0].Refused)
+			return b[0].Remaining
+		}
+		require.Equal(t, 6, remaining(hourly(10), 4))
+		require.Equal(t, 6, remaining(hourly(100), 0), "a larger burst is not handed out")
+		require.Equal(t, 4, remaining(hourly(4), 0), "a smaller one is enforced")
+		require.Equal(t, 4, remaining(hourly(10), 0))
+		odd := senderauth.Limit{Requests: 999_999_999_999_989, Per: 7*24*time.Hour + 1, Burst: 999_999_999_999_999}
+		require.GreaterOrEqual(t, remaining(odd, 0), 4)
+		require.Equal(t, 10, remaining(hourly(10), 0))
+	})
 }
 
 // A large burst is rounded in the limit's favour, never in the sender's.
 func TestExtremeLimits(t *testing.T) {
-	l := open(t, shared(t), redislimit.Config{Timeout: time.Second})
-	for i, limit := range []senderauth.Limit{
-		{Requests: 1, Per: 1},
-		{Requests: 1, Per: math.MaxInt64},
-		{Requests: 999_999_999_999_999, Per: 1},
-		{Requests: 1, Per: math.MaxInt64, Burst: 999_999_999_999_999},
-		{Requests: 3, Per: 7 * time.Hour, Burst: 999_999_999_999_999},
-	} {
-		name := fmt.Sprint(i)
-		burst := max(limit.Burst, limit.Requests)
-		b := take(t, l, "a", charge(name, limit, burst))
-		require.False(t, b[0].Refused)
-		require.LessOrEqual(t, b[0].Remaining, burst)
-		require.Positive(t, b[0].ResetAfter)
-		require.Less(t, b[0].ResetAfter.Seconds(), 1.01*float64(burst)*limit.Per.Seconds()/float64(limit.Requests)+0.001)
-		b = take(t, l, "a", charge(name, limit, 0))
-		require.LessOrEqual(t, b[0].Remaining, burst)
-	}
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		l := open(t, shared(t), redislimit.Config{Lease: lease, Timeout: time.Second})
+		for i, limit := range []senderauth.Limit{
+			{Requests: 1, Per: 1},
+			{Requests: 1, Per: math.MaxInt64},
+			{Requests: 999_999_999_999_999, Per: 1},
+			{Requests: 1, Per: math.MaxInt64, Burst: 999_999_999_999_999},
+			{Requests: 3, Per: 7 * time.Hour, Burst: 999_999_999_999_999},
+		} {
+			name := fmt.Sprint(i)
+			burst := max(limit.Burst, limit.Requests)
+			b := take(t, l, "a", charge(name, limit, burst))
+			require.False(t, b[0].Refused)
+			require.LessOrEqual(t, b[0].Remaining, burst)
+			require.Positive(t, b[0].ResetAfter)
+			require.Less(t, b[0].ResetAfter.Seconds(), 1.01*float64(burst)*limit.Per.Seconds()/float64(limit.Requests)+0.001)
+			b = take(t, l, "a", charge(name, limit, 0))
+			require.LessOrEqual(t, b[0].Remaining, burst)
+		}
+	})
 }
 
 // The state outlives the refill, by little, and a full bucket leaves none.
@@ -196,7 +218,7 @@ func TestState(t *testing.T) {
 	require.LessOrEqual(t, ttl, 21*time.Second)
 	size, err := c.StrLen(ctx, keys[0]).Result()
 	require.NoError(t, err)
-	require.EqualValues(t, 41, size)
+	require.EqualValues(t, 44, size, "which Redis allocates together with its header")
 
 	take(t, l, "b", charge("x", hourly(2), 0))
 	take(t, l, "b", charge("x", hourly(2), 3))
@@ -208,14 +230,16 @@ func TestState(t *testing.T) {
 }
 
 func TestRefill(t *testing.T) {
-	l := open(t, shared(t), redislimit.Config{Timeout: time.Second})
-	limit := senderauth.Limit{Requests: 20, Per: time.Second, Burst: 2}
-	take(t, l, "a", charge("x", limit, 2))
-	b := take(t, l, "a", charge("x", limit, 2))
-	require.True(t, b[0].Refused)
-	require.LessOrEqual(t, b[0].RetryAfter, 100*time.Millisecond)
-	<-time.After(b[0].RetryAfter)
-	require.False(t, take(t, l, "a", charge("x", limit, 2))[0].Refused, "after RetryAfter it passes")
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		l := open(t, shared(t), redislimit.Config{Lease: lease, Timeout: time.Second})
+		limit := senderauth.Limit{Requests: 20, Per: time.Second, Burst: 2}
+		take(t, l, "a", charge("x", limit, 2))
+		b := take(t, l, "a", charge("x", limit, 2))
+		require.True(t, b[0].Refused)
+		require.LessOrEqual(t, b[0].RetryAfter, 100*time.Millisecond)
+		<-time.After(b[0].RetryAfter)
+		require.False(t, take(t, l, "a", charge("x", limit, 2))[0].Refused, "after RetryAfter it passes")
+	})
 }
 
 // An older time is never written, and mints nothing.
@@ -227,8 +251,8 @@ func TestClockStepsBack(t *testing.T) {
 	// As if the clock had been an hour ahead when the bucket was written.
 	ahead := redis.NewScript(`
 		local v = redis.call('GET', KEYS[1])
-		local level, last = struct.unpack('<dd', v, 26)
-		redis.call('SET', KEYS[1], string.sub(v, 1, 25) .. struct.pack('<dd', level, last + 3600e6), 'KEEPTTL')
+		local level, last = struct.unpack('<dd', v, 29)
+		redis.call('SET', KEYS[1], string.sub(v, 1, 28) .. struct.pack('<dd', level, last + 3600e6), 'KEEPTTL')
 		return string.format('%.0f', last + 3600e6)`)
 	last, err := ahead.Run(ctx, c, []string{"{p:v1:a}:x"}).Text()
 	require.NoError(t, err)
@@ -237,7 +261,7 @@ func TestClockStepsBack(t *testing.T) {
 	}
 	require.True(t, take(t, l, "a", charge("x", limit, 1))[0].Refused)
 	after, err := redis.NewScript(`
-		local level, last = struct.unpack('<dd', redis.call('GET', KEYS[1]), 26)
+		local level, last = struct.unpack('<dd', redis.call('GET', KEYS[1]), 29)
 		return string.format('%.0f', last)`).Run(ctx, c, []string{"{p:v1:a}:x"}).Text()
 	require.NoError(t, err)
 	require.Equal(t, last, after)
@@ -246,17 +270,19 @@ func TestClockStepsBack(t *testing.T) {
 }
 
 func TestForeignKeys(t *testing.T) {
-	c := shared(t)
-	l := open(t, c, redislimit.Config{Timeout: time.Second, Prefix: "p"})
-	require.NoError(t, c.HSet(ctx, "{p:v1:a}:hash", "f", 1).Err())
-	require.NoError(t, c.Set(ctx, "{p:v1:a}:text", "hello", 0).Err())
-	for _, name := range []string{"hash", "text"} {
-		for range 10 {
-			_, err := l.Take(ctx, "a", []senderauth.Charge{charge("x", hourly(1000), 1), charge(name, hourly(1), 1)})
-			require.ErrorContains(t, err, "redislimit: ")
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		c := shared(t)
+		l := open(t, c, redislimit.Config{Lease: lease, Timeout: time.Second, Prefix: "p"})
+		require.NoError(t, c.HSet(ctx, "{p:v1:a}:hash", "f", 1).Err())
+		require.NoError(t, c.Set(ctx, "{p:v1:a}:text", "hello", 0).Err())
+		for _, name := range []string{"hash", "text"} {
+			for range 10 {
+				_, err := l.Take(ctx, "a", []senderauth.Charge{charge("x", hourly(1000), 1), charge(name, hourly(1), 1)})
+				require.ErrorContains(t, err, "redislimit: ")
+			}
 		}
-	}
-	require.Equal(t, 1000, take(t, l, "a", charge("x", hourly(1000), 0))[0].Remaining)
+		require.Equal(t, 1000, take(t, l, "a", charge("x", hourly(1000), 0))[0].Remaining)
+	})
 }
 
 // commands returns how often Redis ran each command since it was last asked.
@@ -314,6 +340,7 @@ func TestNew(t *testing.T) {
 		{(*redis.Ring)(nil), redislimit.Config{Instances: 1}, []string{"nil *redis.Ring"}},
 		{redis.NewClient(&redis.Options{}), redislimit.Config{Instances: 1}, []string{"ContextTimeoutEnabled"}},
 		{redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"localhost:1"}}), redislimit.Config{Instances: 1}, []string{"ContextTimeoutEnabled"}},
+		{redis.NewRing(&redis.RingOptions{}), redislimit.Config{Instances: 1}, []string{"ContextTimeoutEnabled"}},
 		{good, redislimit.Config{Instances: 1, CountInstances: func() int { return 1 }}, []string{"both set"}},
 		{good, redislimit.Config{FailClosed: true, Timeout: -1, ProbeEvery: -1, Failures: -1, Prefix: "a}"}, []string{
 			"Config.Timeout -1ns", "Config.ProbeEvery -1ns", "Config.Failures -1", `Config.Prefix "a}"`}},
@@ -328,18 +355,20 @@ func TestNew(t *testing.T) {
 }
 
 func TestReset(t *testing.T) {
-	l := open(t, shared(t), redislimit.Config{Timeout: time.Second})
-	for _, sender := range []string{"a", "ab", "a*", "[a]"} {
-		take(t, l, sender, charge("x", hourly(9), 4), charge("y", hourly(9), 4))
-	}
-	require.NoError(t, l.Reset(ctx, "a*"))
-	require.NoError(t, l.Reset(ctx, "[a]"))
-	for sender, want := range map[string]int{"a": 5, "ab": 5, "a*": 9, "[a]": 9} {
-		b := take(t, l, sender, charge("x", hourly(9), 0), charge("y", hourly(9), 0))
-		require.Equal(t, want, b[0].Remaining, sender)
-		require.Equal(t, want, b[1].Remaining, sender)
-	}
-	done, cancel := context.WithCancel(ctx)
-	cancel()
-	require.ErrorIs(t, l.Reset(done, "a"), context.Canceled)
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		l := open(t, shared(t), redislimit.Config{Lease: lease, Timeout: time.Second})
+		for _, sender := range []string{"a", "ab", "a*", "[a]"} {
+			take(t, l, sender, charge("x", hourly(9), 4), charge("y", hourly(9), 4))
+		}
+		require.NoError(t, l.Reset(ctx, "a*"))
+		require.NoError(t, l.Reset(ctx, "[a]"))
+		for sender, want := range map[string]int{"a": 5, "ab": 5, "a*": 9, "[a]": 9} {
+			b := take(t, l, sender, charge("x", hourly(9), 0), charge("y", hourly(9), 0))
+			require.Equal(t, want, b[0].Remaining, sender)
+			require.Equal(t, want, b[1].Remaining, sender)
+		}
+		done, cancel := context.WithCancel(ctx)
+		cancel()
+		require.ErrorIs(t, l.Reset(done, "a"), context.Canceled)
+	})
 }

@@ -10,8 +10,12 @@ import (
 
 // Reset makes all buckets of a sender full again, for support staff: it hands
 // out a burst. It looks through all keys of the Redis, or of the one master of
-// a Cluster, that holds the sender: about a second for a million.
+// a Cluster, that holds the sender: about a second for a million. What other
+// instances have leased of the sender's tokens they keep until it lapses.
 func (l *Limiter) Reset(ctx context.Context, senderID string) error {
+	if l.leases != nil {
+		l.leases.drop(senderID)
+	}
 	prefix := l.key(senderID, "")
 	var node redis.Cmdable = l.client
 	if c, ok := l.client.(*redis.ClusterClient); ok {

@@ -30,8 +30,11 @@ func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderaut
 	if len(t.asked) == 0 {
 		return t.balances, nil
 	}
-	err := l.exact(ctx, &t)
-	if err != nil {
+	decide := l.exact
+	if l.leases != nil && !slices.ContainsFunc(t.asked, func(a asked) bool { return a.term(l.leases.term) == 0 }) {
+		decide = l.leased
+	}
+	if err := decide(ctx, &t); err != nil {
 		return l.without(ctx, &t, err)
 	}
 	return t.balances, nil
@@ -113,25 +116,27 @@ func (l *Limiter) exact(ctx context.Context, t *take) error {
 	if err != nil {
 		return err
 	}
-	if len(reply) != 1+len(t.asked) {
+	if len(reply) != 1+2*len(t.asked) {
 		return fmt.Errorf("redislimit: the script's reply has %d numbers", len(reply))
 	}
 	taken := reply[0] == 1
 	for i, a := range t.asked {
-		t.balances[a.i] = a.balance(uint64(reply[1+i]), a.need, taken)
+		t.balances[a.i] = a.balance(uint64(reply[1+2*i]), a.need, microseconds(reply[2+2*i]), taken)
 	}
 	return nil
 }
 
-// balance is the state of a bucket with that level, before its need was
-// refused or after it was taken.
-func (s *scale) balance(level, need uint64, taken bool) senderauth.Balance {
-	b := senderauth.Balance{Remaining: s.tokens(level), ResetAfter: s.wait(level, s.full)}
+func microseconds(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
+
+// balance is the state of a bucket that has had a level for some time: before
+// its need was refused, or after it was taken.
+func (s *scale) balance(level, need uint64, since time.Duration, taken bool) senderauth.Balance {
+	b := senderauth.Balance{Remaining: s.tokens(level), ResetAfter: s.wait(level, s.full, since)}
 	if !taken && level < need {
 		b.Refused = true
 		b.RetryAfter = -1
 		if need <= s.full {
-			b.RetryAfter = s.wait(level, need)
+			b.RetryAfter = s.wait(level, need, since)
 		}
 	}
 	return b
@@ -140,16 +145,14 @@ func (s *scale) balance(level, need uint64, taken bool) senderauth.Balance {
 // ask calls Redis unless that is away, within the time that a decision has.
 func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Context, *line) ([]int64, error)) ([]int64, error) {
 	part := l.part(sender)
-	if err := ctx.Err(); err != nil {
-		return nil, &finalError{fmt.Errorf("redislimit: %w", context.Cause(ctx))}
+	if ctx.Err() != nil {
+		return nil, ended(ctx)
 	}
 	if part.open() {
 		return nil, errAway
 	}
 	// A call carries others' decisions, too: it does not end with one client.
-	timed, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.timeout)
-	defer cancel()
-	reply, err := call(timed, &part.line)
+	reply, err := call(l.deadlines.of(ctx), &part.line)
 	switch {
 	case err == nil:
 		part.succeeded()
@@ -168,6 +171,10 @@ var errAway = errors.New("redislimit: Redis is away")
 type finalError struct{ error }
 
 func (e *finalError) Unwrap() error { return e.error }
+
+func ended(ctx context.Context) error {
+	return &finalError{fmt.Errorf("redislimit: %w", context.Cause(ctx))}
+}
 
 // probe writes: a replica, or a Redis that is out of memory, would read.
 func (l *Limiter) probe(sender string) error {

@@ -68,7 +68,7 @@ func (t *tx) recordAll(now time.Time, action, senderID string, keyIDs []string, 
 	for _, id := range keyIDs {
 		args = append(args, t.store.dialect.instant(now), actor, action, senderID, id, encodeMap(detail))
 	}
-	_, err := t.exec(`INSERT INTO sqlkeys_audit (at, actor, action, sender_id, key_id, detail) VALUES `+values(len(keyIDs), 6), args...)
+	_, err := t.exec(`INSERT INTO sqlkeys_audit (at, actor, action, sender_id, key_id, detail) VALUES `+t.store.dialect.values(len(keyIDs), 6), args...)
 	if err != nil {
 		return fmt.Errorf("sqlkeys: write the audit: %w", err)
 	}

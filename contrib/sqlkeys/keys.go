@@ -225,7 +225,7 @@ func (t *tx) issue(drafts []draft, action string) ([]Issued, error) {
 			})
 		}
 		_, err := t.exec(`INSERT INTO sqlkeys_keys (id, sender_id, digest, format, name, environment, metadata, created_at, not_before, expires_at) VALUES `+
-			values(len(some), 10), args...)
+			t.store.dialect.values(len(some), 10), args...)
 		if isDuplicate(err) {
 			return nil, fmt.Errorf("sqlkeys: the key: %w", ErrDuplicate)
 		}

@@ -194,13 +194,15 @@ func stream[T any](ctx context.Context, s *Store, query string, args []any, scan
 	}
 }
 
-// now is the clock of the database.
+// now is the clock of the database, when it was first asked for.
 func (t *tx) now() (time.Time, error) {
-	var now time.Time
-	if err := t.row(`SELECT {now}`).Scan(scannedTime{&now}); err != nil {
-		return time.Time{}, fmt.Errorf("sqlkeys: read the clock: %w", err)
+	if t.at.IsZero() {
+		if err := t.row(`SELECT {now}`).Scan(scannedTime{&t.at}); err != nil {
+			return time.Time{}, fmt.Errorf("sqlkeys: read the clock: %w", err)
+		}
+		t.at = t.at.Truncate(time.Millisecond)
 	}
-	return now.Truncate(time.Millisecond), nil
+	return t.at, nil
 }
 
 // lock keeps others from changing the rows of a table until the transaction

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Config configures [Open]. It is read once, and its zero value is good.
@@ -41,8 +42,7 @@ type Config struct {
 type Store struct {
 	db      *sql.DB
 	dialect *dialect
-	lookup  *sql.Stmt // nil on PostgreSQL, where the driver keeps statements itself
-	sql     string    // of lookup
+	lookup  *sql.Stmt
 
 	peppers [][]byte
 	prefix  string
@@ -102,23 +102,15 @@ func Open(ctx context.Context, db *sql.DB, cfg Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.sql = d.lookupSQL(len(s.peppers))
-	if d == &sqliteDialect {
-		if s.lookup, err = db.PrepareContext(ctx, s.sql); err != nil {
-			return nil, fmt.Errorf("sqlkeys: prepare the look-up: %w", err)
-		}
+	if s.lookup, err = db.PrepareContext(ctx, d.lookupSQL(len(s.peppers))); err != nil {
+		return nil, fmt.Errorf("sqlkeys: prepare the look-up: %w", err)
 	}
 	return s, nil
 }
 
 // Close gives back what the store holds on the connections of its pool. The
 // pool itself stays open.
-func (s *Store) Close() error {
-	if s.lookup == nil {
-		return nil
-	}
-	return s.lookup.Close()
-}
+func (s *Store) Close() error { return s.lookup.Close() }
 
 type actorKey struct{}
 
@@ -152,6 +144,7 @@ type tx struct {
 	querier
 	store *Store
 	ctx   context.Context
+	at    time.Time // of the change, once now has been asked
 }
 
 func (t *tx) exec(query string, args ...any) (changed int64, err error) {
@@ -190,21 +183,25 @@ func (b *broadcast) tell() {
 	}
 }
 
-// values returns n groups of placeholders for a multi-row INSERT.
-func values(rows, columns int) string {
+// values returns the placeholders of a multi-row INSERT. SQLite finds numbered
+// ones in a list, the longer the slower.
+func (d *dialect) values(rows, columns int) string {
 	var b strings.Builder
-	for i := range rows {
-		if i > 0 {
+	for i := range rows * columns {
+		switch {
+		case i == 0:
+			b.WriteByte('(')
+		case i%columns == 0:
+			b.WriteString("),(")
+		default:
 			b.WriteByte(',')
 		}
-		b.WriteByte('(')
-		for j := range columns {
-			if j > 0 {
-				b.WriteByte(',')
-			}
-			fmt.Fprintf(&b, "$%d", i*columns+j+1)
+		if d == &sqliteDialect {
+			b.WriteByte('?')
+		} else {
+			fmt.Fprintf(&b, "$%d", i+1)
 		}
-		b.WriteByte(')')
 	}
+	b.WriteByte(')')
 	return b.String()
 }

@@ -9,13 +9,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
+	"github.com/senderauth/senderauth/contrib/sqlkeys/internal/pgtest"
 )
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // onBoth runs a test on PostgreSQL and on SQLite. source is an empty database.
 func onBoth(t *testing.T, f func(t *testing.T, source string)) {
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
-		f(t, postgresURL(t))
+		f(t, pgtest.URL(t))
 	})
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()

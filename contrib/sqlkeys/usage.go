@@ -287,9 +287,7 @@ func (r *Recorder) take(hour, now time.Time) {
 		s := &r.shards[i]
 		s.mu.Lock()
 		keys := s.keys
-		if len(keys) > 0 {
-			s.keys = make(map[string]*outcomeCounts, len(keys))
-		}
+		s.keys = make(map[string]*outcomeCounts, len(keys))
 		s.mu.Unlock()
 		for id, counts := range keys {
 			for outcome, n := range counts {
@@ -314,7 +312,7 @@ func (t *tx) addUsage(rows []usageRow, counts map[usageRow]int64) error {
 	for _, row := range rows {
 		args = append(args, row.keyID, t.store.dialect.instant(time.Unix(row.hour, 0)), string(outcomes[row.outcome]), counts[row])
 	}
-	_, err := t.exec(`INSERT INTO sqlkeys_usage (key_id, hour, outcome, requests) VALUES `+values(len(rows), 4)+`
+	_, err := t.exec(`INSERT INTO sqlkeys_usage (key_id, hour, outcome, requests) VALUES `+t.store.dialect.values(len(rows), 4)+`
 		ON CONFLICT (key_id, hour, outcome) DO UPDATE SET requests = sqlkeys_usage.requests + excluded.requests`, args...)
 	if err != nil {
 		return fmt.Errorf("sqlkeys: write the usage: %w", err)
@@ -331,7 +329,7 @@ func (t *tx) setLastUsed(ids []string, at map[string]time.Time) error {
 	if t.store.dialect == &sqliteDialect {
 		since = fmt.Sprint(lastUsedInterval.Milliseconds())
 	}
-	_, err := t.exec(`INSERT INTO sqlkeys_last_used (key_id, last_used_at) VALUES `+values(len(ids), 2)+`
+	_, err := t.exec(`INSERT INTO sqlkeys_last_used (key_id, last_used_at) VALUES `+t.store.dialect.values(len(ids), 2)+`
 		ON CONFLICT (key_id) DO UPDATE SET last_used_at = excluded.last_used_at
 		WHERE sqlkeys_last_used.last_used_at <= excluded.last_used_at - `+since, args...)
 	if err != nil {

@@ -98,13 +98,7 @@ type foundKey struct {
 }
 
 func (s *Store) find(ctx context.Context, digests []any) (f foundKey, err error) {
-	var row *sql.Row
-	if s.lookup != nil {
-		row = s.lookup.QueryRowContext(ctx, digests...)
-	} else {
-		row = s.db.QueryRowContext(ctx, s.sql, digests...)
-	}
-	err = row.Scan(&f.keyID, &f.senderID, &f.state, scannedTime{&f.until}, &f.environment, &f.disabled, &f.limits, &f.metadata)
+	err = s.lookup.QueryRowContext(ctx, digests...).Scan(&f.keyID, &f.senderID, &f.state, scannedTime{&f.until}, &f.environment, &f.disabled, &f.limits, &f.metadata)
 	return f, err
 }
 

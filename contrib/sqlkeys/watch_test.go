@@ -10,6 +10,7 @@ import (
 
 	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
+	"github.com/senderauth/senderauth/contrib/sqlkeys/internal/pgtest"
 )
 
 // told notes what a feed says; "" is a Purge.
@@ -139,18 +140,13 @@ func TestWatchEnds(t *testing.T) {
 // the feed is back, and none that was refused is accepted again.
 func TestWatchReconnects(t *testing.T) {
 	t.Parallel()
-	s := open(t, postgresURL(t), sqlkeys.Config{})
+	s := open(t, pgtest.URL(t), sqlkeys.Config{})
 	cache, err := senderauth.NewCache(s, senderauth.CacheConfig{TTL: time.Hour})
 	require.NoError(t, err)
 	watch(t, s, cache)
 	admin := openDB(t, s.source)
 	cut := func() {
-		require.Eventually(t, func() bool {
-			var n int
-			require.NoError(t, admin.QueryRow(`SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-				WHERE datname = current_database() AND query LIKE 'LISTEN%' AND pid <> pg_backend_pid()`).Scan(&n))
-			return n > 0
-		}, 20*time.Second, 5*time.Millisecond, "nobody listens")
+		require.Eventually(t, func() bool { return cutFeed(t, admin) }, 20*time.Second, 5*time.Millisecond, "nobody listens")
 	}
 	for range 5 {
 		k := s.issue(t, sqlkeys.NewKey{})

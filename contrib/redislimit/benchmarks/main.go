@@ -85,9 +85,23 @@ func main() {
 		log.Fatal(err)
 	}
 	defer exact.Close()
+	leasing, err := redislimit.New(client, redislimit.Config{Instances: 1, Timeout: time.Second, Lease: 100 * time.Millisecond})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer leasing.Close()
 	take := func(l *redislimit.Limiter, c []senderauth.Charge) func(int) error {
 		return func(i int) error {
 			b, err := l.Take(ctx, ids[i%senders], c)
+			if err == nil && b[0].Refused {
+				err = fmt.Errorf("refused: %+v", b)
+			}
+			return err
+		}
+	}
+	hot := func(l *redislimit.Limiter, c []senderauth.Charge) func(int) error {
+		return func(int) error {
+			b, err := l.Take(ctx, "0190a6f2-7c1e-7000-8000-000000100000", c)
 			if err == nil && b[0].Refused {
 				err = fmt.Errorf("refused: %+v", b)
 			}
@@ -119,6 +133,9 @@ func main() {
 		}},
 		{"redislimit, exact", take(exact, one)},
 		{"redislimit, exact, two charges", take(exact, two)},
+		{"redislimit, exact, one hot sender", hot(exact, one)},
+		{"redislimit, lease, one hot sender", hot(leasing, one)},
+		{"redislimit, lease, 1000 senders", take(leasing, one)},
 		{"redis_rate", func(i int) error {
 			_, err := rate.Allow(ctx, ids[i%senders], redis_rate.PerSecond(perSecond))
 			return err
@@ -135,7 +152,7 @@ func main() {
 	if err := minimal.Load(ctx, client).Err(); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("%-32s %8s %12s %10s %10s %12s\n", "", "callers", "decisions/s", "p50", "p99", "commands/dec")
+	fmt.Printf("%-36s %8s %12s %10s %10s %12s\n", "", "callers", "decisions/s", "p50", "p99", "commands/dec")
 	for _, callers := range []int{1, 16, 64} {
 		best := make([]result, len(rows))
 		for range *rounds {
@@ -155,7 +172,7 @@ func main() {
 		}
 		for i, row := range rows {
 			if r := best[i]; r.perSecond > 0 {
-				fmt.Printf("%-32s %8d %12.0f %10v %10v %12.4f\n", row.name, callers, r.perSecond, r.p50, r.p99, r.commands)
+				fmt.Printf("%-36s %8d %12.0f %10v %10v %12.4f\n", row.name, callers, r.perSecond, r.p50, r.p99, r.commands)
 			}
 		}
 	}

@@ -1,7 +1,8 @@
-package sqlkeys_test
+// Package pgtest gives tests a PostgreSQL: the one of SENDERAUTH_TEST_POSTGRES,
+// or one of their own, started from the machine's binaries.
+package pgtest
 
 import (
-	"bufio"
 	"context"
 	"database/sql"
 	"errors"
@@ -25,8 +26,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A server is a PostgreSQL of the tests' own, which can be killed.
-type server struct {
+// A Server is a PostgreSQL of the tests' own, which can be killed.
+type Server struct {
 	dir, data, bin string
 	port           int
 	cmd            *exec.Cmd
@@ -68,7 +69,7 @@ func ordinary() (*syscall.SysProcAttr, int, int, error) {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, uid, gid, nil
 }
 
-func newServer() (*server, error) {
+func newServer() (*Server, error) {
 	bin, err := findPostgres()
 	if err != nil {
 		return nil, err
@@ -77,7 +78,7 @@ func newServer() (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{dir: dir, data: filepath.Join(dir, "data"), bin: bin}
+	s := &Server{dir: dir, data: filepath.Join(dir, "data"), bin: bin}
 	attr, uid, gid, err := ordinary()
 	if err != nil {
 		return nil, err
@@ -97,11 +98,11 @@ func newServer() (*server, error) {
 	}
 	s.port = l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	return s, s.start()
+	return s, s.Start()
 }
 
-// start returns when the server accepts connections.
-func (s *server) start() error {
+// Start returns when the server accepts connections.
+func (s *Server) Start() error {
 	attr, _, _, err := ordinary()
 	if err != nil {
 		return err
@@ -130,59 +131,59 @@ func (s *server) start() error {
 		}
 		select {
 		case <-ctx.Done():
-			s.stop()
+			s.Stop()
 			return fmt.Errorf("the server does not accept connections: %w", err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// stop ends the server at once, as a crash does.
-func (s *server) stop() {
-	s.alive.Close()
-	s.cmd.Wait()
+// Stop ends the server at once, as a crash does.
+func (s *Server) Stop() error {
+	if err := s.alive.Close(); err != nil {
+		return err
+	}
+	var exit *exec.ExitError // the shell's, which is that of the server
+	if err := s.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		return err
+	}
+	return nil
 }
 
-func (s *server) remove() {
-	s.stop()
+func (s *Server) remove() {
+	s.Stop()
 	os.RemoveAll(s.dir)
 }
 
-// signal sends a signal to the server's main process.
-func (s *server) signal(sig syscall.Signal) error {
-	f, err := os.Open(filepath.Join(s.data, "postmaster.pid"))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	line, err := bufio.NewReader(f).ReadString('\n')
-	if err != nil {
-		return err
-	}
-	pid, err := strconv.Atoi(line[:len(line)-1])
-	if err != nil {
-		return err
-	}
-	return syscall.Kill(pid, sig)
-}
-
-func (s *server) url(database string) string {
+func (s *Server) url(database string) string {
 	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s?sslmode=disable", s.port, database)
 }
 
 var shared struct {
 	sync.Once
-	*server
+	*Server
 	err error
 }
 
-func TestMain(m *testing.M) {
+// Main runs the tests of a package, and then stops the server that they share.
+func Main(m *testing.M) {
 	code := m.Run()
-	if shared.server != nil {
+	if shared.Server != nil {
 		shared.remove()
 	}
 	os.Exit(code)
 }
+
+// New returns a server for one test alone.
+func New(t testing.TB) *Server {
+	s, err := newServer()
+	needServer(t, err)
+	t.Cleanup(s.remove)
+	return s
+}
+
+// URL returns the URL of a new database of the server.
+func (s *Server) URL(t testing.TB) string { return newDatabase(t, s.url("postgres")) }
 
 // needServer ends a test that has no PostgreSQL.
 func needServer(t testing.TB, err error) {
@@ -194,11 +195,11 @@ func needServer(t testing.TB, err error) {
 
 var databases atomic.Int64
 
-// postgresURL returns the URL of a new database.
-func postgresURL(t testing.TB) string {
+// URL returns the URL of a new database on the server that tests share.
+func URL(t testing.TB) string {
 	base := os.Getenv("SENDERAUTH_TEST_POSTGRES")
 	if base == "" {
-		shared.Do(func() { shared.server, shared.err = newServer() })
+		shared.Do(func() { shared.Server, shared.err = newServer() })
 		needServer(t, shared.err)
 		base = shared.url("postgres")
 	}

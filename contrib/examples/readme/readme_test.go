@@ -1,0 +1,182 @@
+// Package readme compiles the snippets of the repository's README: each of them
+// stands, line by line, in a file of the examples.
+package readme_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/senderauth/senderauth"
+	"github.com/stretchr/testify/require"
+)
+
+var contacts, send, invite http.Handler
+
+func wrap(store senderauth.Validator, mux *http.ServeMux) error {
+	keys, err := senderauth.NewCache(store, senderauth.CacheConfig{})
+	if err != nil {
+		return err
+	}
+	guard, err := senderauth.New(keys, senderauth.Config{
+		Limits: map[string]senderauth.Limit{
+			"default":   {Requests: 200, Per: time.Minute, Burst: 50},
+			"sensitive": {Requests: 10, Per: time.Minute, Burst: 5},
+			"messages":  senderauth.PerMinute(60),
+		},
+	})
+	if err != nil {
+		return err
+	}
+	mux.Handle("GET /v1/contacts", guard.Wrap(contacts))                              // charges "default"
+	mux.Handle("POST /v1/messages", guard.Charging("messages").Wrap(send))            // charges "messages" instead
+	mux.Handle("POST /v1/users", guard.Charging("default", "sensitive").Wrap(invite)) // both, or neither
+	return nil
+}
+
+func handle(_ http.ResponseWriter, r *http.Request) string {
+	sender, _ := senderauth.SenderFrom(r.Context())
+	return sender.ID
+}
+
+func byRoute(guard *senderauth.Guard, mux *http.ServeMux) http.Handler {
+	return guard.ChargingBy(func(r *http.Request) []string {
+		if _, pattern := mux.Handler(r); pattern == "POST /v1/messages" {
+			return []string{"messages"}
+		}
+		return []string{"default"}
+	}).Wrap(mux)
+}
+
+func withPlans(store senderauth.Validator) senderauth.Validator {
+	pro := map[string]senderauth.Limit{"default": {Requests: 2000, Per: time.Minute, Burst: 500}}
+	plans := senderauth.ValidatorFunc(func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+		s, err := store.Validate(ctx, c)
+		if err == nil && s.ID == "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11" {
+			s.Limits = pro
+		}
+		return s, err
+	})
+	return plans
+}
+
+type Store struct{ db *sql.DB }
+
+func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+	digest := sha256.Sum256([]byte(c.APIKey))
+	var owner string
+	err := s.db.QueryRowContext(ctx, `SELECT sender_id FROM api_keys WHERE digest = $1 AND revoked_at IS NULL`, digest[:]).Scan(&owner)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return senderauth.Sender{}, senderauth.ErrInvalidKey
+	case err != nil:
+		return senderauth.Sender{}, err // an outage: 503, never 401
+	case c.SenderID != "" && c.SenderID != owner: // "" with Config.KeyOnly
+		return senderauth.Sender{}, senderauth.ErrKeyMismatch
+	}
+	return senderauth.Sender{ID: owner}, nil
+}
+
+func logged() senderauth.Config {
+	observe := func(ctx context.Context, e senderauth.Event) {
+		slog.InfoContext(ctx, "guard", "outcome", e.Outcome, "sender_id", e.Sender.ID, "key_id", e.Sender.KeyID,
+			"limit", e.Limit, "elapsed", e.Elapsed, "error", e.Err)
+	}
+	return senderauth.Config{Observe: observe}
+}
+
+func TestHandlersOfTheReadmeFindTheirSender(t *testing.T) {
+	r := httptest.NewRequest("GET", "/v1/contacts", nil)
+	r = r.WithContext(senderauth.WithSender(r.Context(), senderauth.Sender{ID: "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11"}))
+	require.Equal(t, "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11", handle(nil, r))
+}
+
+func TestPlansOfTheReadme(t *testing.T) {
+	c := senderauth.Credentials{SenderID: "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11", APIKey: "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01"}
+	keys, err := senderauth.Static(c)
+	require.NoError(t, err)
+	s, err := withPlans(keys).Validate(t.Context(), c)
+	require.NoError(t, err)
+	require.Equal(t, senderauth.Limit{Requests: 2000, Per: time.Minute, Burst: 500}, s.Limits["default"])
+}
+
+func TestRoutesOfTheReadmeAreChargedByPattern(t *testing.T) {
+	c := senderauth.Credentials{SenderID: "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11", APIKey: "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01"}
+	keys, err := senderauth.Static(c)
+	require.NoError(t, err)
+	cfg := logged()
+	cfg.Limits = map[string]senderauth.Limit{"default": senderauth.PerMinute(200), "messages": senderauth.PerMinute(60)}
+	guard, err := senderauth.New(keys, cfg)
+	require.NoError(t, err)
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/messages", func(http.ResponseWriter, *http.Request) {})
+	for target, policy := range map[string]string{
+		"/v1/messages":   `"messages";q=60;w=60`,
+		"/v1/%6dessages": `"messages";q=60;w=60`,
+		"/v1/other":      `"default";q=200;w=60`,
+	} {
+		w, r := httptest.NewRecorder(), httptest.NewRequest("POST", target, nil)
+		r.Header.Set("x-sender-id", c.SenderID)
+		r.Header.Set("x-api-key", c.APIKey)
+		byRoute(guard, mux).ServeHTTP(w, r)
+		require.Equal(t, policy, w.Header().Get("RateLimit-Policy"), target)
+	}
+}
+
+func TestGuardedRoutesOfTheReadme(t *testing.T) {
+	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	contacts, send, invite = ok, ok, ok
+	mux := http.NewServeMux()
+	require.NoError(t, wrap(&Store{}, mux))
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, httptest.NewRequest("GET", "/v1/contacts", nil))
+	require.Equal(t, http.StatusUnauthorized, w.Code)
+}
+
+// TestSnippetsAreCompiled finds the lines of each snippet, in their order, in a
+// Go file of the examples.
+func TestSnippetsAreCompiled(t *testing.T) {
+	readme, err := os.ReadFile("../../../README.md")
+	require.NoError(t, err)
+	var sources []string
+	require.NoError(t, filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".go") {
+			var b []byte
+			b, err = os.ReadFile(path)
+			sources = append(sources, unindented(string(b)))
+		}
+		return err
+	}))
+	snippets := strings.Split(string(readme), "```go\n")[1:]
+	require.NotEmpty(t, snippets)
+next:
+	for _, s := range snippets {
+		s, _, _ = strings.Cut(s, "```")
+		for _, source := range sources {
+			if strings.Contains(source, unindented(s)) {
+				continue next
+			}
+		}
+		t.Errorf("no file of the examples has this snippet:\n%s", s)
+	}
+	program, _, _ := strings.Cut(snippets[0], "```")
+	require.LessOrEqual(t, strings.Count(program, "\n"), 20, "lines of the first program")
+}
+
+func unindented(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+	"github.com/senderauth/senderauth/contrib/sqlkeys/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// A shell runs the command on one database.
+type shell struct {
+	t      *testing.T
+	source string
+	env    map[string]string
+}
+
+func onBoth(t *testing.T, f func(s shell)) {
+	for name, source := range map[string]func(*testing.T) string{
+		"postgres": func(t *testing.T) string { return pgtest.URL(t) },
+		"sqlite":   func(t *testing.T) string { return filepath.Join(t.TempDir(), "keys.db") },
+	} {
+		t.Run(name, func(t *testing.T) { f(shell{t, source(t), map[string]string{}}) })
+	}
+}
+
+type result struct {
+	code     int
+	out, err string
+}
+
+func (s shell) with(in string, args ...string) result {
+	var out, err bytes.Buffer
+	a := app{in: strings.NewReader(in), out: &out, err: &err, env: func(name string) string {
+		if name == "SENDERAUTH_DB" {
+			return s.source
+		}
+		return s.env[name]
+	}}
+	code := a.run(context.Background(), args)
+	return result{code, out.String(), err.String()}
+}
+
+// ok runs a command that succeeds and says nothing on standard error.
+func (s shell) ok(args ...string) string {
+	s.t.Helper()
+	r := s.with("", args...)
+	require.Equal(s.t, result{0, r.out, ""}, r)
+	return r.out
+}
+
+func (s shell) validate(c senderauth.Credentials) error {
+	db, err := sqlkeys.OpenDB(s.source)
+	require.NoError(s.t, err)
+	defer db.Close()
+	peppers, err := sqlkeys.ParsePeppers(s.env["SENDERAUTH_PEPPERS"])
+	require.NoError(s.t, err)
+	store, err := sqlkeys.Open(context.Background(), db, sqlkeys.Config{Peppers: peppers})
+	require.NoError(s.t, err)
+	defer store.Close()
+	_, err = store.Validate(context.Background(), c)
+	return err
+}
+
+func TestLifeOfAKey(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		require.Empty(t, s.ok("migrate"))
+		const sender = "7a1de7b4-3a0e-4d6e-9c2b-000000000001"
+		require.Equal(t, sender+"\n", s.ok("sender", "create", "-id", sender, "-limit", "default=200/1m:50", "--limit=users=blocked"))
+
+		r := s.with("", "key", "issue", "-sender", sender, "-name", "web", "-env", "staging", "-expires", "90d")
+		require.Zero(t, r.code)
+		require.Regexp(t, `^SENT_SENDER_ID=`+sender+`\nSENT_API_KEY=[0-9a-f-]{36}\n$`, r.out)
+		secret := r.out[len(r.out)-37 : len(r.out)-1]
+		require.Regexp(t, `^key_[a-z2-7]{16} \(staging, expires [0-9TZ:-]+\)\. The key is not shown again\.\n$`, r.err)
+		id := r.err[:20]
+		pair := senderauth.Credentials{SenderID: sender, APIKey: secret}
+		require.NoError(t, s.validate(pair))
+
+		var listed []map[string]any
+		require.NoError(t, json.Unmarshal([]byte(s.ok("key", "list", "-sender", sender, "-json")), &listed))
+		require.Len(t, listed, 1)
+		created, err := time.Parse(time.RFC3339, listed[0]["created_at"].(string))
+		require.NoError(t, err)
+		require.Equal(t, map[string]any{
+			"sender_id": sender, "key_id": id, "state": "active", "name": "web", "environment": "staging", "format": "uuid",
+			"created_at": listed[0]["created_at"], "expires_at": listed[0]["expires_at"], "last_used_at": nil,
+		}, listed[0])
+		expires, err := time.Parse(time.RFC3339, listed[0]["expires_at"].(string))
+		require.NoError(t, err)
+		require.WithinDuration(t, created.Add(90*24*time.Hour), expires, time.Minute)
+		table := strings.Split(s.ok("key", "list"), "\n")
+		require.Equal(t, "KEY SENDER STATE NAME ENVIRONMENT CREATED EXPIRES LAST USED", strings.Join(strings.Fields(table[0]), " "))
+		require.Equal(t, []string{id, sender, "active", "web", "staging"}, strings.Fields(table[1])[:5])
+		require.Contains(t, s.ok("key", "show", id), "state        active\n")
+
+		var rotated map[string]any
+		require.NoError(t, json.Unmarshal([]byte(s.ok("key", "rotate", id, "-grace", "1h", "-format", "prefixed", "-prefix", "acme", "-json")), &rotated))
+		require.Regexp(t, `^acme_[a-z2-7]{39}$`, rotated["api_key"])
+		require.NoError(t, s.validate(pair))
+		require.Equal(t, 4, s.with("", "key", "rotate", id).code)
+
+		s.ok("key", "disable", id)
+		require.ErrorIs(t, s.validate(pair), senderauth.ErrInvalidKey)
+		s.ok("key", "enable", id)
+		s.ok("sender", "disable", sender)
+		require.ErrorIs(t, s.validate(pair), senderauth.ErrInvalidSender)
+		require.Contains(t, s.ok("sender", "list"), sender+"  disabled  default=200/1m0s:50 users=blocked  ")
+		s.ok("sender", "enable", sender)
+
+		question := `Revoke ` + id + ` "web" of sender ` + sender + ` for good? [y/N] `
+		for _, answer := range []string{"", "n\n", "\n", "yess\n"} {
+			require.Equal(t, result{1, "", question + "senderkeys: not confirmed: nothing was changed\n"}, s.with(answer, "key", "revoke", id))
+		}
+		require.NoError(t, s.validate(pair))
+		require.Equal(t, result{0, "", question}, s.with("y\n", "key", "revoke", id))
+		require.ErrorIs(t, s.validate(pair), senderauth.ErrInvalidKey)
+		require.Equal(t, result{4, "", "senderkeys: key " + id + ": revoked\n"}, s.with("", "key", "revoke", id, "-yes"))
+		s.ok("key", "revoke", rotated["key_id"].(string), "-yes")
+
+		require.Equal(t, "HOUR  SENDER  KEY  OUTCOME  REQUESTS\n", s.ok("usage", "-sender", sender, "-since", "7d"))
+		require.Equal(t, "[]\n", s.ok("usage", "-key", id, "-json"))
+		var audit []map[string]any
+		require.NoError(t, json.Unmarshal([]byte(s.ok("audit", "-json")), &audit))
+		require.Len(t, audit, 10)
+		all := s.ok("key", "list", "-json") + s.ok("audit") + s.ok("key", "show", id, "-json")
+		require.NotContains(t, all, secret[:8])
+	})
+}
+
+func TestUsage(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		s.ok("migrate")
+		sender := strings.TrimSpace(s.ok("sender", "create"))
+		var issued struct {
+			KeyID string `json:"key_id"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(s.ok("key", "issue", "-sender", sender, "-json")), &issued))
+		db, err := sqlkeys.OpenDB(s.source)
+		require.NoError(t, err)
+		defer db.Close()
+		store, err := sqlkeys.Open(t.Context(), db, sqlkeys.Config{})
+		require.NoError(t, err)
+		defer store.Close()
+		r, err := store.NewRecorder(sqlkeys.RecorderConfig{})
+		require.NoError(t, err)
+		for range 3 {
+			r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: issued.KeyID}})
+		}
+		require.NoError(t, r.Close(t.Context()))
+
+		lines := strings.Split(s.ok("usage", "-key", issued.KeyID), "\n")
+		require.Equal(t, []string{sender, issued.KeyID, "admitted", "3"}, strings.Fields(lines[1])[1:])
+		var listed []map[string]any
+		require.NoError(t, json.Unmarshal([]byte(s.ok("key", "list", "-json")), &listed))
+		require.NotNil(t, listed[0]["last_used_at"])
+	})
+}
+
+func TestPeppers(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		s.env["SENDERAUTH_PEPPERS"] = "MDEyMzQ1Njc4OWFiY2RlZg=="
+		s.ok("migrate")
+		sender := strings.TrimSpace(s.ok("sender", "create"))
+		r := s.with("", "key", "issue", "-sender", sender)
+		pair := senderauth.Credentials{SenderID: sender, APIKey: r.out[len(r.out)-37 : len(r.out)-1]}
+		require.NoError(t, s.validate(pair))
+		s.env["SENDERAUTH_PEPPERS"] = ""
+		require.ErrorIs(t, s.validate(pair), senderauth.ErrInvalidKey)
+		s.env["SENDERAUTH_PEPPERS"] = "secret!"
+		require.Equal(t, result{2, "", "senderkeys: SENDERAUTH_PEPPERS: pepper 0: invalid: not base64\n"}, s.with("", "key", "list"))
+	})
+}
+
+func TestWrongUse(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		s.ok("migrate")
+		const nobody = "7a1de7b4-3a0e-4d6e-9c2b-000000000001"
+		sender := strings.TrimSpace(s.ok("sender", "create"))
+		for _, c := range []struct {
+			args string
+			code int
+			err  string
+		}{
+			{"bogus", 2, `unknown command "bogus" for "senderkeys"`},
+			{"key list -bogus", 2, `unknown flag: --bogus`},
+			{"key issue", 2, `required flag(s) "sender" not set`},
+			{"key show", 2, `accepts 1 arg(s), received 0`},
+			{"key show key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},
+			{"key revoke -yes key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},
+			{"key disable " + nobody, 2, `key ID: invalid: it does not look like key_ and 16 characters`},
+			{"sender disable " + nobody, 3, `sender ` + nobody + `: not found`},
+			{"sender create -id me", 2, `sender "me": invalid: not a UUID of 36 characters, or the nil or max UUID`},
+			{"sender create -id " + sender, 4, `sender ` + sender + `: exists already`},
+			{"sender create -limit default", 2, `-limit "default": invalid: want NAME=VALUE, each name once`},
+			{"sender create -limit default=many", 2, `limit "many": invalid: want REQUESTS/PER[:BURST], as in 200/1m:50, or unlimited, or blocked`},
+			{"sender create -limit a=1/s -limit a=2/s", 2, `-limit "a=2/s": invalid: want NAME=VALUE, each name once`},
+			{"key issue -sender " + nobody, 3, `sender ` + nobody + `: not found`},
+			{"key issue -sender " + sender + " -expires soon", 2, `-expires "soon": invalid: want a duration such as 90d or 12h, or an RFC 3339 time`},
+			{"key issue -sender " + sender + " -expires 2001-09-09T01:46:40Z", 2, `new key: invalid: the expiry 2001-09-09T01:46:40Z is in the past`},
+			{"key issue -sender " + sender + " -env moon", 2, `new key: invalid: environment "moon" is not one of development, staging and production`},
+			{"key issue -sender " + sender + " -format hex", 2, `new key: invalid: format "hex" is not one of uuid and prefixed`},
+			{"key rotate key_aaaaaaaaaaaaaaaa -grace -1h", 2, `rotate: invalid: the grace -1h0m0s is below 0`},
+			{"usage -since yesterday", 2, `-since "yesterday": invalid: want a duration such as 90d or 12h`},
+		} {
+			require.Equal(t, result{c.code, "", "senderkeys: " + c.err + "\n"}, s.with("", strings.Fields(c.args)...), c.args)
+		}
+		require.Equal(t, "[]\n", s.ok("key", "list", "-json"), "nothing half-written")
+	})
+}
+
+func TestDatabase(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		if strings.HasPrefix(s.source, "postgres") {
+			require.Equal(t, result{1, "", "senderkeys: the schema is missing: migrate first\n"}, s.with("", "key", "list"))
+			return
+		}
+		require.Equal(t, result{1, "", "senderkeys: stat " + s.source + ": no such file or directory\n"}, s.with("", "key", "list"))
+		_, err := os.Stat(s.source)
+		require.ErrorIs(t, err, os.ErrNotExist, "a mistyped path does not become a file")
+		for source, text := range map[string]string{
+			"":               "no database: give -db, or set SENDERAUTH_DB, to a PostgreSQL URL or the path of a SQLite file",
+			"mysql://db/app": `a database of scheme "mysql" is neither a PostgreSQL URL nor the path of a SQLite file`,
+		} {
+			s.source = source
+			r := s.with("", "migrate")
+			require.NotZero(t, r.code)
+			require.Equal(t, "senderkeys: "+text+"\n", r.err)
+		}
+	})
+}
+
+func TestCompletion(t *testing.T) {
+	s := shell{t: t}
+	for _, name := range []string{"bash", "zsh", "fish", "powershell"} {
+		require.Contains(t, s.ok("completion", name), "senderkeys")
+	}
+	require.Contains(t, s.with("", "__complete", "key", "issue", "-env", "").out, "staging\n")
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+// jsonKey is a key for programs. Of the fields that are always there, those
+// that do not apply are null.
+type jsonKey struct {
+	SenderID    string            `json:"sender_id"`
+	KeyID       string            `json:"key_id"`
+	APIKey      string            `json:"api_key,omitempty"` // on issue and rotate only
+	State       sqlkeys.State     `json:"state"`
+	Name        string            `json:"name"`
+	Environment string            `json:"environment"`
+	Format      string            `json:"format"`
+	CreatedAt   *time.Time        `json:"created_at"`
+	ExpiresAt   *time.Time        `json:"expires_at"`
+	LastUsedAt  *time.Time        `json:"last_used_at"`
+	NotBefore   *time.Time        `json:"not_before,omitempty"`
+	GraceUntil  *time.Time        `json:"grace_until,omitempty"`
+	ReplacedBy  string            `json:"replaced_by,omitempty"`
+	DisabledAt  *time.Time        `json:"disabled_at,omitempty"`
+	RevokedAt   *time.Time        `json:"revoked_at,omitempty"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+}
+
+func instant(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func keyJSON(k sqlkeys.Key) any {
+	return jsonKey{
+		SenderID:    k.SenderID,
+		KeyID:       k.ID,
+		State:       k.State,
+		Name:        k.Name,
+		Environment: string(k.Environment),
+		Format:      string(k.Format),
+		CreatedAt:   instant(k.CreatedAt),
+		ExpiresAt:   instant(k.ExpiresAt),
+		LastUsedAt:  instant(k.LastUsedAt),
+		NotBefore:   instant(k.NotBefore),
+		GraceUntil:  instant(k.GraceUntil),
+		ReplacedBy:  k.ReplacedBy,
+		DisabledAt:  instant(k.DisabledAt),
+		RevokedAt:   instant(k.RevokedAt),
+		Metadata:    k.Metadata,
+	}
+}
+
+const keyHeader = "KEY\tSENDER\tSTATE\tNAME\tENVIRONMENT\tCREATED\tEXPIRES\tLAST USED"
+
+func keyRow(k sqlkeys.Key) string {
+	return strings.Join([]string{k.ID, k.SenderID, string(k.State), k.Name, string(k.Environment),
+		when(k.CreatedAt), when(k.ExpiresAt), when(k.LastUsedAt)}, "\t")
+}
+
+func senderState(s sqlkeys.Sender) string {
+	if s.DisabledAt.IsZero() {
+		return "active"
+	}
+	return "disabled"
+}
+
+func senderJSON(s sqlkeys.Sender) any {
+	limits := make(map[string]string, len(s.Limits))
+	for name, l := range s.Limits {
+		limits[name] = sqlkeys.FormatLimit(l)
+	}
+	return struct {
+		SenderID   string            `json:"sender_id"`
+		State      string            `json:"state"`
+		Limits     map[string]string `json:"limits"`
+		CreatedAt  *time.Time        `json:"created_at"`
+		DisabledAt *time.Time        `json:"disabled_at,omitempty"`
+		Metadata   map[string]string `json:"metadata,omitempty"`
+	}{s.ID, senderState(s), limits, instant(s.CreatedAt), instant(s.DisabledAt), s.Metadata}
+}
+
+func usageJSON(u sqlkeys.Usage) any {
+	return struct {
+		SenderID string             `json:"sender_id"`
+		KeyID    string             `json:"key_id"`
+		Hour     time.Time          `json:"hour"`
+		Outcome  senderauth.Outcome `json:"outcome"`
+		Requests int64              `json:"requests"`
+	}{u.SenderID, u.KeyID, u.Hour, u.Outcome, u.Requests}
+}
+
+func auditJSON(e sqlkeys.AuditEntry) any {
+	return struct {
+		ID       int64             `json:"id"`
+		At       time.Time         `json:"at"`
+		Actor    string            `json:"actor"`
+		Action   string            `json:"action"`
+		SenderID string            `json:"sender_id"`
+		KeyID    string            `json:"key_id,omitempty"`
+		Detail   map[string]string `json:"detail,omitempty"`
+	}{e.ID, e.At, e.Actor, e.Action, e.SenderID, e.KeyID, e.Detail}
+}
+
+func (a *app) printJSON(v any) error {
+	e := json.NewEncoder(a.out)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// printIssued shows a key, for the one time.
+func (a *app) printIssued(i sqlkeys.Issued) error {
+	if a.json {
+		k := keyJSON(i.Key).(jsonKey)
+		k.APIKey = i.Credentials.APIKey
+		return a.printJSON(k)
+	}
+	until := "does not expire"
+	if !i.Key.ExpiresAt.IsZero() {
+		until = "expires " + when(i.Key.ExpiresAt)
+	}
+	fmt.Fprintf(a.err, "%s (%s, %s). The key is not shown again.\n", i.Key.ID, i.Key.Environment, until)
+	_, err := fmt.Fprintf(a.out, "SENT_SENDER_ID=%s\nSENT_API_KEY=%s\n", i.Credentials.SenderID, i.Credentials.APIKey)
+	return err
+}
+
+func (a *app) printKey(k sqlkeys.Key) error {
+	if a.json {
+		return a.printJSON(keyJSON(k))
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	for _, row := range [][2]string{
+		{"key", k.ID}, {"sender", k.SenderID}, {"state", string(k.State)}, {"name", k.Name},
+		{"environment", string(k.Environment)}, {"format", string(k.Format)}, {"created", when(k.CreatedAt)},
+		{"not before", when(k.NotBefore)}, {"expires", when(k.ExpiresAt)}, {"last used", when(k.LastUsedAt)},
+		{"grace until", when(k.GraceUntil)}, {"replaced by", k.ReplacedBy}, {"disabled", when(k.DisabledAt)},
+		{"revoked", when(k.RevokedAt)}, {"metadata", pairsText(k.Metadata)},
+	} {
+		if row[1] != "" && row[1] != "-" {
+			fmt.Fprintf(w, "%s\t%s\n", row[0], printable(row[1]))
+		}
+	}
+	return w.Flush()
+}
+
+// printAll prints a list, as a table or as one JSON array.
+func printAll[T any](a *app, all iter.Seq2[T, error], toJSON func(T) any, header string, row func(T) string) error {
+	values := []any{}
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, header)
+	for v, err := range all {
+		if err != nil {
+			return err
+		}
+		if a.json {
+			values = append(values, toJSON(v))
+			continue
+		}
+		fmt.Fprintln(w, printable(row(v)))
+	}
+	if a.json {
+		return a.printJSON(values)
+	}
+	return w.Flush()
+}
+
+// printable keeps what somebody stored from steering a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\t' && (r < ' ' || r >= 0x7f && r < 0xa0) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02T15:04:05Z")
+}
+
+func limitsText(limits map[string]senderauth.Limit) string {
+	m := make(map[string]string, len(limits))
+	for name, l := range limits {
+		m[name] = sqlkeys.FormatLimit(l)
+	}
+	return pairsText(m)
+}
+
+func pairsText(m map[string]string) string {
+	if len(m) == 0 {
+		return "-"
+	}
+	var b strings.Builder
+	for i, name := range slices.Sorted(maps.Keys(m)) {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(name + "=" + m[name])
+	}
+	return b.String()
+}

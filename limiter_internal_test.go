@@ -1,0 +1,59 @@
+package senderauth
+
+import (
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+)
+
+// admittedAt asks at each of times for one token as often as most says. A
+// bucket is given its time, so that it can be given one that no clock of this
+// process would read.
+func admittedAt(limit Limit, most int, times ...time.Duration) (admitted int) {
+	c := &Charge{Name: "default", Limit: limit, Cost: 1}
+	b := (&account{}).open(c, int64(times[0]))
+	for _, now := range times {
+		for i := 0; i < most && !b.look(c, int64(now)).Refused; i++ {
+			b.take(c, int64(now))
+			admitted++
+		}
+	}
+	return admitted
+}
+
+func TestPitfall01OlderTimeMintsNothing(t *testing.T) {
+	limit := Limit{Requests: 1, Per: time.Second, Burst: 10}
+	var times []time.Duration
+	for range 1000 {
+		times = append(times, 5*time.Second, 0)
+	}
+	for _, most := range []int{1, 2, 3, 10} {
+		require.LessOrEqual(t, admittedAt(limit, most, times...), 15)
+	}
+	// Beginning with the older one, where all fifteen are legal.
+	require.Equal(t, 15, admittedAt(limit, 10, append([]time.Duration{0}, times...)...))
+}
+
+func TestPitfall04ClockThatStepsBackNeitherFillsNorBlocks(t *testing.T) {
+	limit := Limit{Requests: 1, Per: time.Second, Burst: 10}
+	const hour = time.Hour
+	require.Equal(t, 10, admittedAt(limit, 10, hour, 0, 1, hour-1, hour))
+	require.Equal(t, 12, admittedAt(limit, 10, hour, 0, hour+2*time.Second))
+
+	c := &Charge{Name: "default", Limit: limit, Cost: 1}
+	acct := &account{}
+	b := acct.open(c, int64(hour))
+	b.take(c, int64(hour))
+	require.False(t, acct.full(0), "an hour back the bucket is not taken for full, which would have it forgotten")
+	require.Equal(t, Balance{Remaining: 9, ResetAfter: time.Second}, b.look(&Charge{Name: "default", Limit: limit}, 0))
+}
+
+// Two locks in one cache line would slow down those who do not share a lock.
+func TestShardsAreCacheLines(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) == 8 {
+		require.EqualValues(t, 64, unsafe.Sizeof(limiterShard{}))
+		require.EqualValues(t, 64, unsafe.Sizeof(cacheShard{}))
+	}
+}

@@ -1,0 +1,250 @@
+package senderauth_test
+
+import (
+	"bytes"
+	"context"
+	"encoding"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/senderauth/senderauth"
+	"github.com/stretchr/testify/require"
+)
+
+func TestPitfall21CredentialsRedactThemselves(t *testing.T) {
+	c := pair(1)
+	const want = `{SenderID:"7a1de7b4-3a0e-4d6e-9c2b-000000000001" APIKey:[redacted]}`
+	type holder struct{ C senderauth.Credentials }
+	for _, verb := range []string{"v", "+v", "#v", "s", "+s", "q", "x", "X", "d", "T", "50v", "-50.3s", "#q", "t", "c", "U", "e", "g", "b", "o"} {
+		if verb != "T" {
+			require.Equal(t, want, fmt.Sprintf("%"+verb, c), verb)
+		}
+		for _, v := range []any{c, &c, holder{c}, &holder{c}, []senderauth.Credentials{c}, map[string]senderauth.Credentials{"c": c}, map[senderauth.Credentials]int{c: 1}, any(c)} {
+			noPart(t, fmt.Sprintf("%"+verb, v), apiKey(1))
+		}
+	}
+	for _, mistaken := range []string{"x", "%d%!", "%[9]v", "%[2]*v", "%.*v"} {
+		noPart(t, fmt.Sprintf(mistaken, c, &c), apiKey(1))
+	}
+	noPart(t, fmt.Sprint(c, &c)+fmt.Sprintln(c)+c.String()+errors.Join(fmt.Errorf("%v", c)).Error(), apiKey(1))
+
+	var out bytes.Buffer
+	for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+		slog.New(h).Info("m", "c", c, "p", &c, "h", holder{c}, slog.Group("g", "c", c))
+	}
+	log.New(&out, "", 0).Print(c, holder{c})
+	require.NoError(t, json.NewEncoder(&out).Encode([]any{c, &c, holder{c}, map[string]any{"c": c}}))
+	require.NoError(t, xml.NewEncoder(&out).Encode(holder{c}))
+	require.Contains(t, out.String(), senderID(1))
+	require.Contains(t, out.String(), "[redacted]")
+	noPart(t, out.String(), apiKey(1))
+
+	b, err := json.Marshal(c)
+	require.NoError(t, err)
+	require.Equal(t, `{"SenderID":"7a1de7b4-3a0e-4d6e-9c2b-000000000001","APIKey":"[redacted]"}`, string(b))
+	b, err = encoding.TextMarshaler(c).MarshalText()
+	require.NoError(t, err)
+	require.Equal(t, want, string(b))
+}
+
+// Forms of an identifier, and whether it is the contract's.
+var uuidForms = map[string]bool{
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000a1":   true,
+	"7A1DE7B4-3A0E-4D6E-9C2B-0000000000A1":   true,
+	"7a1de7b4-3a0e-4D6E-9c2b-0000000000a1":   true,
+	"00000000-0000-0000-0000-000000000001":   true, // any version and variant
+	"ffffffff-ffff-ffff-ffff-fffffffffffe":   true,
+	nilUUID:                                  false,
+	maxUUID:                                  false,
+	strings.ToUpper(maxUUID):                 false,
+	"FFFFFFFF-ffff-ffff-ffff-ffffffffffff":   false,
+	"":                                       false,
+	" ":                                      false,
+	"7a1de7b43a0e4d6e9c2b0000000000a1":       false,
+	"{7a1de7b4-3a0e-4d6e-9c2b-0000000000a1}": false,
+	"urn:uuid:7a1de7b4-3a0e-4d6e-9c2b-0000000000a1": false,
+	"x7a1de7b4-3a0e-4d6e-9c2b-0000000000a1y":        false,
+	" 7a1de7b4-3a0e-4d6e-9c2b-0000000000a1":         false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000a1 ":         false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000a1\t":        false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000a1\u00a0":    false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000a":           false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000a11":         false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000g1":          false,
+	"7a1de7b4_3a0e_4d6e_9c2b_0000000000a1":          false,
+	"7a1de7b403a0e-4d6e-9c2b-0000000000a1":          false, // each hyphen
+	"7a1de7b4-3a0e04d6e-9c2b-0000000000a1":          false,
+	"7a1de7b4-3a0e-4d6e09c2b-0000000000a1":          false,
+	"7a1de7b4-3a0e-4d6e-9c2b00000000000a1":          false,
+	"7a1de7b43-a0e-4d6e-9c2b-0000000000a1":          false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000\uff11":      false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000a-":          false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000%1":          false,
+	"7a1de7b4-3a0e-4d6e-9c2b-00000000\x0000a1":      false,
+	"\u212aa1de7b4-3a0e-4d6e-9c2b-0000000000":       false,
+	"Bearer 0000-0000-0000-0000-000000000000":       false,
+	strings.Repeat("7", 36):                         false,
+	strings.Repeat("-", 36):                         false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000@1":          false, // the neighbours of the digits
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000`1":          false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000/1":          false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000:1":          false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000[1":          false,
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000\x101":       false,
+}
+
+// wellFormed says the same in other words.
+func wellFormed(s string) bool {
+	return regexp.MustCompile(`\A[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\z`).MatchString(s) &&
+		s != nilUUID && strings.ToLower(s) != maxUUID
+}
+
+func TestUUIDForms(t *testing.T) {
+	for form, want := range uuidForms {
+		require.Equal(t, want, wellFormed(form), "%q", form)
+		_, err := senderauth.Static(senderauth.Credentials{SenderID: form, APIKey: "k"})
+		require.Equal(t, want, err == nil, "%q", form)
+	}
+}
+
+// echo is a validator to which any key is one of the sender that is named.
+func echo(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+	return senderauth.Sender{ID: c.SenderID}, nil
+}
+
+// FuzzSenderHeader and FuzzKeyHeader: whatever comes, the answer is the
+// contract's, what is malformed is never looked up, and the letters that have
+// no case are those of ASCII.
+func FuzzSenderHeader(f *testing.F) {
+	for form := range uuidForms {
+		f.Add(form)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		synctest.Test(t, func(t *testing.T) {
+			a := newApp(t, echo, senderauth.Config{RateFields: senderauth.RateFieldsNone})
+			got := serve(a, request("x-sender-id", value, "x-api-key", apiKey(1)))
+			switch {
+			case value == "":
+				require.Equal(t, noSender, got)
+			case !wellFormed(value):
+				require.Equal(t, badSender, got)
+			default:
+				id := strings.ToLower(value)
+				want := hello(1)
+				want.Body = "hello " + id
+				require.Equal(t, want, got)
+				require.Equal(t, []senderauth.Credentials{{SenderID: id, APIKey: apiKey(1)}}, a.asked)
+				return
+			}
+			require.Empty(t, a.asked)
+		})
+	})
+}
+
+func FuzzKeyHeader(f *testing.F) {
+	for form := range uuidForms {
+		f.Add(form)
+	}
+	f.Add(apiKey(1))
+	f.Add(strings.ToUpper(apiKey(1)))
+	f.Add(apiKey(1) + ", " + apiKey(1))
+	f.Fuzz(func(t *testing.T, value string) {
+		a := newApp(t, nil, senderauth.Config{RateFields: senderauth.RateFieldsNone})
+		cached, err := senderauth.New(newCache(t, senderauth.ValidatorFunc(knowsAll), senderauth.CacheConfig{Entries: 1}), senderauth.Config{Limits: limits(three), RateFields: senderauth.RateFieldsNone})
+		require.NoError(t, err)
+		want, asked := badKey, 0
+		switch {
+		case value == "":
+			want = noKey
+		case strings.ToLower(value) == apiKey(1) && wellFormed(value):
+			want, asked = hello(1), 1
+		case wellFormed(value):
+			asked = 1
+			if _, ok := owner(strings.ToLower(value)); ok {
+				want = mismatched
+			}
+		}
+		r := request("x-sender-id", senderID(1), "x-api-key", value)
+		require.Equal(t, want, serve(a, r))
+		require.Len(t, a.asked, asked)
+		for range 2 {
+			require.Equal(t, want, serve(cached.Wrap(a.hello()), r))
+		}
+	})
+}
+
+func TestStatic(t *testing.T) {
+	v, err := senderauth.Static(
+		senderauth.Credentials{SenderID: strings.ToUpper(senderID(1)), APIKey: strings.ToUpper(apiKey(1))},
+		senderauth.Credentials{SenderID: senderID(1), APIKey: "Case-Matters-Here"},
+		pair(2),
+	)
+	require.NoError(t, err)
+	for _, c := range []struct {
+		pair senderauth.Credentials
+		want error
+	}{
+		{pair(1), nil},
+		{senderauth.Credentials{SenderID: senderID(1), APIKey: "Case-Matters-Here"}, nil},
+		{senderauth.Credentials{SenderID: senderID(1), APIKey: "case-matters-here"}, senderauth.ErrInvalidKey},
+		{senderauth.Credentials{SenderID: senderID(1), APIKey: apiKey(2)}, senderauth.ErrKeyMismatch},
+		{senderauth.Credentials{SenderID: senderID(1)}, senderauth.ErrInvalidKey},
+		{senderauth.Credentials{}, senderauth.ErrInvalidKey},
+	} {
+		s, err := v.Validate(context.Background(), c.pair)
+		require.ErrorIs(t, err, c.want)
+		if c.want == nil {
+			require.Equal(t, senderauth.Sender{ID: senderID(1)}, s)
+		}
+	}
+	noPart(t, fmt.Sprintf("%v %+v %#v", v, v, v), apiKey(1))
+}
+
+func TestStaticReportsEveryMistake(t *testing.T) {
+	v, err := senderauth.Static(
+		pair(1),
+		senderauth.Credentials{SenderID: "not-a-uuid", APIKey: "key with spaces"},
+		senderauth.Credentials{SenderID: senderID(2), APIKey: ""},
+		senderauth.Credentials{SenderID: senderID(2), APIKey: strings.ToUpper(apiKey(1))},
+		senderauth.Credentials{SenderID: nilUUID, APIKey: strings.Repeat("k", 513)},
+		senderauth.Credentials{SenderID: "sk_swapped_by_mistake", APIKey: senderID(3)},
+	)
+	require.Nil(t, v)
+	for _, part := range []string{
+		"senderauth: Static: credentials 1: SenderID", "senderauth: Static: credentials 1: APIKey is not 1 to 512 visible ASCII characters",
+		"senderauth: Static: credentials 2: APIKey is not", "senderauth: Static: credentials 3: APIKey is given twice",
+		"senderauth: Static: credentials 4: SenderID", "senderauth: Static: credentials 4: APIKey is not", "senderauth: Static: credentials 5: SenderID",
+	} {
+		require.ErrorContains(t, err, part)
+	}
+	noPart(t, err.Error(), apiKey(1))
+	require.NotContains(t, err.Error(), "key with spaces")
+	require.NotContains(t, err.Error(), "sk_swapped", "a key in the wrong place is still a key")
+	require.NotContains(t, err.Error(), "credentials 0")
+}
+
+// TestPitfall17NothingAdmitsEveryone: neither an empty list, nor a missing
+// validator, nor an empty key.
+func TestPitfall17NothingAdmitsEveryone(t *testing.T) {
+	_, err := senderauth.Static()
+	require.EqualError(t, err, "senderauth: Static: no credentials")
+	_, err = senderauth.New(nil, senderauth.Config{Limits: limits(three)})
+	require.EqualError(t, err, "senderauth: New: the Validator is nil")
+	_, err = senderauth.New(senderauth.ValidatorFunc(nil), senderauth.Config{Limits: limits(three)})
+	require.EqualError(t, err, "senderauth: New: the Validator is nil")
+
+	a := newApp(t, echo, senderauth.Config{CheckKey: anyKey})
+	require.Equal(t, noKey, serve(a, request("x-sender-id", senderID(1), "x-api-key", "")))
+	require.Equal(t, noSender, serve(a, request("x-sender-id", "", "x-api-key", apiKey(1))))
+	require.Empty(t, a.asked)
+	a = newApp(t, echo, senderauth.Config{KeyOnly: true})
+	require.Equal(t, internal, serve(a, request("x-api-key", apiKey(1))), "a validator that names no sender")
+}
