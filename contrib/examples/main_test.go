@@ -51,7 +51,9 @@ func buildAndRun(m *testing.M) int {
 		build.Args = append(build.Args, "./"+p)
 	}
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
+	senderkeys := exec.Command("go", "-C", "../sqlkeys", "build", "-ldflags=-s -w", "-o", binaries, "./cmd/senderkeys")
+	senderkeys.Stdout, senderkeys.Stderr = os.Stderr, os.Stderr
+	if err := errors.Join(build.Run(), senderkeys.Run()); err != nil {
 		fmt.Fprintln(os.Stderr, "go build:", err)
 		return 1
 	}
