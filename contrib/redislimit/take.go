@@ -170,8 +170,6 @@ var errAway = errors.New("redislimit: Redis is away")
 // A finalError is one that no other decision takes the place of.
 type finalError struct{ error }
 
-func (e *finalError) Unwrap() error { return e.error }
-
 func ended(ctx context.Context) error {
 	return &finalError{fmt.Errorf("redislimit: %w", context.Cause(ctx))}
 }
