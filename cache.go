@@ -502,7 +502,7 @@ func (c *Cache) acceptable(s *Sender, cr Credentials) error {
 	if err := s.validate(); err != nil {
 		return err
 	}
-	if cr.SenderID != "" && !strings.EqualFold(s.ID, cr.SenderID) {
+	if cr.SenderID != "" && s.ID != cr.SenderID {
 		return errOtherSender
 	}
 	return nil

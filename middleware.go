@@ -177,6 +177,8 @@ func New(v Validator, cfg Config) (*Guard, error) {
 
 	if isNil(v) {
 		report("New: the Validator is nil")
+	} else if c, ok := v.(*Cache); ok && c.shards == nil {
+		report("New: the Validator is a Cache that NewCache did not make")
 	}
 	g := &root{
 		validator:    v,
@@ -212,6 +214,8 @@ func New(v Validator, cfg Config) (*Guard, error) {
 		g.limiter = NewMemoryLimiter(MemoryLimiterConfig{})
 	} else if isNil(cfg.Limiter) {
 		report("Config.Limiter holds a nil %T", cfg.Limiter)
+	} else if m, ok := cfg.Limiter.(*MemoryLimiter); ok && m.shards == nil {
+		report("Config.Limiter is a MemoryLimiter that NewMemoryLimiter did not make")
 	}
 	for field, name := range map[string]string{"SenderHeader": g.senderHeader, "KeyHeader": g.keyHeader} {
 		if !fieldName(name) {
@@ -335,16 +339,19 @@ func (g *root) charges(dst []namedCharge, names []string) ([]namedCharge, error)
 // [SenderFrom], and gets w untouched. Around a handler that already is behind
 // a guard of the same New, the inner guard does not authenticate again: it
 // only charges its own limits. It panics on a nil next.
+//
+// The response is kept out of shared caches by Cache-Control: private, unless
+// next sets the field itself, or deletes it as http.FileServer does with an
+// error.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	if isNil(next) {
 		panic("senderauth: Wrap: the handler is nil")
 	}
-	return &handler{guard: g, root: g.root, next: next}
+	return &handler{guard: g, next: next}
 }
 
 type handler struct {
 	guard *Guard
-	root  *root
 	next  http.Handler
 }
 
@@ -368,7 +375,7 @@ func (d *decision) refuse(r *refusal, err error) {
 // ServeHTTP decides first and answers after, in the order that the package's
 // documentation gives.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	g := h.root
+	g := h.guard.root
 	var start time.Time
 	if g.observe != nil {
 		start = time.Now()
@@ -651,7 +658,8 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 	var rateBuf [4]rate
 	rates := rateBuf[:0]
 	for i := range due {
-		if b := &balances[i]; b.Refused {
+		b := balances[i] // a copy: the limiter may have kept its own
+		if b.Refused {
 			if b.RetryAfter == 0 {
 				b.RetryAfter = 1 // a limiter's slip must not tell clients to come back at once
 			}
@@ -664,7 +672,7 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 			}
 		}
 		if due[i].Limit != Unlimited() {
-			rates = append(rates, rate{&charges[i], due[i].Limit, balances[i]})
+			rates = append(rates, rate{&charges[i], due[i].Limit, b})
 		}
 	}
 	g.fields.set(h, rates)

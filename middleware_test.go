@@ -1069,6 +1069,9 @@ func TestNewReportsEveryMistake(t *testing.T) {
 	require.EqualError(t, err, `senderauth: Config.KeyHeader and Config.SenderHeader are both "X-Key"`)
 	_, err = senderauth.New(senderauth.ValidatorFunc(knowsAll), senderauth.Config{Limits: limits(three), KeyHeader: "X-Key", SenderHeader: "x-key", KeyOnly: true})
 	require.NoError(t, err)
+	_, err = senderauth.New(new(senderauth.Cache), senderauth.Config{Limits: limits(three), Limiter: new(senderauth.MemoryLimiter)})
+	require.EqualError(t, err, "senderauth: Config.Limiter is a MemoryLimiter that NewMemoryLimiter did not make\n"+
+		"senderauth: New: the Validator is a Cache that NewCache did not make")
 	_, err = senderauth.New(struct{ senderauth.Validator }{senderauth.ValidatorFunc(knowsAll)}, senderauth.Config{Limits: limits(three)})
 	require.NoError(t, err)
 }

@@ -81,7 +81,7 @@ func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (sendera
 		return senderauth.Sender{}, senderauth.ErrInvalidKey
 	case err != nil:
 		return senderauth.Sender{}, err // an outage: 503, never 401
-	case c.SenderID != owner:
+	case c.SenderID != "" && c.SenderID != owner: // "" with Config.KeyOnly
 		return senderauth.Sender{}, senderauth.ErrKeyMismatch
 	}
 	return senderauth.Sender{ID: owner}, nil
