@@ -176,6 +176,22 @@ func TestFailuresNowAndThen(t *testing.T) {
 	})
 }
 
+// A Redis that is full answers, but does not write: it is away until it does.
+func TestRedisIsFull(t *testing.T) {
+	c := startServer(t, "redis-server").client()
+	defer c.Close()
+	var m modes
+	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, Timeout: time.Second})
+	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "1").Err())
+	for i := range 20 {
+		require.Equal(t, 49-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining, "a half")
+	}
+	require.NoError(t, m.are(redislimit.Away))
+	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "0").Err())
+	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
+	require.Equal(t, 99, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining)
+}
+
 // An ended context is an error of the one call, and no failure of Redis. What
 // hooks of the client find in a context, they find in a call's.
 func TestContexts(t *testing.T) {
