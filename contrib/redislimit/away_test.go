@@ -1,6 +1,7 @@
 package redislimit_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -153,6 +154,84 @@ func TestRedisHangs(t *testing.T) {
 	b := take(t, l, "a", charge("x", hourly(10), 0))
 	// Redis may have done what it had been sent before it hung.
 	require.LessOrEqual(t, b[0].Remaining, 9)
+}
+
+// Failures that are not in a row change no mode: each is decided without Redis.
+func TestFailuresNowAndThen(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		s := startServer(t, "redis-server")
+		c := s.client()
+		defer c.Close()
+		var m modes
+		l := open(t, c, redislimit.Config{Lease: lease, Instances: 2, OnMode: m.add, Failures: 2, Timeout: 500 * time.Millisecond})
+		for i := range 3 {
+			require.Equal(t, 100-i, take(t, l, "a", charge("x", hourly(100), 0))[0].Remaining)
+			s.signal(syscall.SIGSTOP)
+			require.Equal(t, 50, take(t, l, "b", charge("x", hourly(100), 0))[0].Remaining, "a half")
+			s.signal(syscall.SIGCONT)
+			s.wait()
+			require.Equal(t, 99-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining)
+		}
+		require.NoError(t, m.are())
+	})
+}
+
+// A Redis that is full answers, but does not write: it is away until it does.
+func TestRedisIsFull(t *testing.T) {
+	c := startServer(t, "redis-server").client()
+	defer c.Close()
+	var m modes
+	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, Timeout: time.Second})
+	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "1").Err())
+	for i := range 20 {
+		require.Equal(t, 49-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining, "a half")
+	}
+	require.NoError(t, m.are(redislimit.Away))
+	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "0").Err())
+	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
+	require.Equal(t, 99, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining)
+}
+
+// An ended context is an error of the one call, and no failure of Redis. What
+// hooks of the client find in a context, they find in a call's.
+func TestContexts(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		c := startServer(t, "redis-server").client()
+		defer c.Close()
+		var seen hook
+		c.AddHook(&seen)
+		l := open(t, c, redislimit.Config{Lease: lease, Failures: 1, Timeout: time.Second})
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		for range 3 {
+			_, err := l.Take(ended, "a", []senderauth.Charge{charge("x", hourly(9), 1)})
+			require.ErrorIs(t, err, context.Canceled)
+		}
+		b, err := l.Take(context.WithValue(ctx, hookKey{}, "trace"), "a", []senderauth.Charge{charge("x", hourly(9), 1)})
+		require.NoError(t, err)
+		require.Equal(t, 8, b[0].Remaining)
+		require.Equal(t, "trace", seen.value.Load())
+	})
+}
+
+type hookKey struct{}
+
+// A hook notes what it finds in the context of a command.
+type hook struct{ value atomic.Value }
+
+func (h *hook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if v := ctx.Value(hookKey{}); v != nil {
+			h.value.Store(v)
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (h *hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
 }
 
 // A service starts without Redis and finds it when it comes.

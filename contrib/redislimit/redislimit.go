@@ -49,7 +49,8 @@ type Config struct {
 	// it admits less by what instances hold of a sender that others ask for.
 	Lease time.Duration
 
-	// Timeout is how long a decision waits for Redis. 0: 50 milliseconds.
+	// Timeout is how long a decision waits for Redis, or up to a tenth longer.
+	// 0: 50 milliseconds.
 	Timeout time.Duration
 	// Failures in a row after which Redis is not asked any more. 0: 5.
 	Failures int

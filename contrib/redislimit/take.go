@@ -170,8 +170,6 @@ var errAway = errors.New("redislimit: Redis is away")
 // A finalError is one that no other decision takes the place of.
 type finalError struct{ error }
 
-func (e *finalError) Unwrap() error { return e.error }
-
 func ended(ctx context.Context) error {
 	return &finalError{fmt.Errorf("redislimit: %w", context.Cause(ctx))}
 }
@@ -186,7 +184,7 @@ func (l *Limiter) probe(sender string) error {
 // key is the name of a bucket in Redis. The hash tag puts all buckets of a
 // sender into one slot of a Cluster.
 func (l *Limiter) key(sender, name string) string {
-	if strings.ContainsAny(sender, "%}") {
+	if strings.IndexByte(sender, '}') >= 0 || strings.IndexByte(sender, '%') >= 0 {
 		sender = strings.NewReplacer("%", "%25", "}", "%7D").Replace(sender)
 	}
 	return l.head + sender + "}:" + name

@@ -1,0 +1,67 @@
+package redislimit_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/redislimit"
+	"github.com/stretchr/testify/require"
+)
+
+// A slow sender takes one token a call, and is told exactly what remains; a
+// fast one takes many.
+func TestLeasesFollowTheSender(t *testing.T) {
+	c := startServer(t, "redis-server").client()
+	defer c.Close()
+	l := open(t, c, redislimit.Config{Lease: 100 * time.Millisecond, Timeout: 5 * time.Second})
+	commands(t, c)
+	for i := range 10 {
+		require.Equal(t, 99-i, take(t, l, "slow", charge("x", hourly(100), 1))[0].Remaining)
+		<-time.After(20 * time.Millisecond)
+	}
+	m := commands(t, c)
+	require.Equal(t, 10, m["evalsha"]+m["eval"]-1, "and one that found no script")
+
+	limit := senderauth.Limit{Requests: 100_000_000, Per: time.Second}
+	const n = 300_000
+	for range n {
+		b := take(t, l, "fast", charge("x", limit, 1), charge("y", limit, 1))
+		require.False(t, b[0].Refused || b[1].Refused)
+	}
+	require.LessOrEqual(t, commands(t, c)["evalsha"], n/50)
+}
+
+// What is refused by one bucket is decided from memory, and no longer than that
+// bucket is known to lack it.
+func TestLeaseRemembersRefusals(t *testing.T) {
+	c := startServer(t, "redis-server").client()
+	defer c.Close()
+	l := open(t, c, redislimit.Config{Lease: 100 * time.Millisecond, Timeout: 5 * time.Second})
+	other := open(t, c, redislimit.Config{Timeout: 5 * time.Second})
+	limit := hourly(5)
+	take(t, l, "a", charge("x", limit, 5))
+	require.True(t, take(t, l, "a", charge("x", limit, 1))[0].Refused)
+	commands(t, c)
+	var first, last time.Duration
+	for i := range 1000 {
+		b := take(t, l, "a", charge("x", limit, 1))
+		require.True(t, b[0].Refused)
+		require.Zero(t, b[0].Remaining)
+		if last = b[0].RetryAfter; i == 0 {
+			first = last
+		}
+	}
+	require.LessOrEqual(t, last, first)
+	require.Less(t, commands(t, c)["evalsha"], 100)
+
+	// Support staff elsewhere resets the sender.
+	require.NoError(t, other.Reset(ctx, "a"))
+	eventually(t, func() error {
+		b := take(t, l, "a", charge("x", limit, 1))
+		if b[0].Refused {
+			return redislimit.ErrUnavailable
+		}
+		return nil
+	})
+}
