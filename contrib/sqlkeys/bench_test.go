@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
-	"github.com/senderauth/senderauth/contrib/sqlkeys/internal/pgtest"
 )
 
 func benchBoth(b *testing.B, f func(b *testing.B, source string)) {
@@ -292,7 +292,7 @@ func BenchmarkRestart(b *testing.B) {
 			}
 		})
 		time.Sleep(2 * time.Second)
-		require.NoError(b, server.Stop())
+		require.NoError(b, server.Kill())
 		time.Sleep(5 * time.Second)
 		require.NoError(b, server.Start())
 		back := time.Now()

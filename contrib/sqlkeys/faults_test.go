@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
-	"github.com/senderauth/senderauth/contrib/sqlkeys/internal/pgtest"
 )
 
 // These tests say what faults must not do. How long things take is measured by
@@ -357,7 +357,7 @@ func TestServerRestart(t *testing.T) {
 		r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: cached.Key.ID}})
 	}
 
-	require.NoError(t, server.Stop())
+	require.NoError(t, server.Kill())
 	for range 50 {
 		_, err := i.Validate(t.Context(), cached.Credentials)
 		require.NoError(t, err)
