@@ -132,7 +132,12 @@ type MemoryLimiter struct {
 	seed   maphash.Seed
 	shards []limiterShard // a power of two
 	mark   int            // accounts in a shard from which on it reclaims
+
+	calendar atomic.Pointer[calendar]
 }
+
+// A calendar is the Unix time of one instant of a limiter's clock.
+type calendar struct{ at, offset int64 }
 
 // All of a sender's buckets are in one shard, so that one lock makes several
 // charges atomic. A shard is a cache line of 64 bytes.
@@ -205,7 +210,8 @@ func (m *MemoryLimiter) Take(_ context.Context, senderID string, charges []Charg
 	if err := validateCharges(charges); err != nil {
 		return nil, err
 	}
-	return m.take(make([]Balance, 0, len(charges)), senderID, charges, nil), nil
+	balances, _ := m.take(make([]Balance, 0, len(charges)), senderID, charges, nil)
+	return balances, nil
 }
 
 func validateCharges(charges []Charge) error {
@@ -226,9 +232,10 @@ func validateCharges(charges []Charge) error {
 	return errors.Join(errs...)
 }
 
-// take appends the balances of valid charges to dst. known, where it is not
-// nil, is where the caller keeps the sender's account for the next time.
-func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, known *atomic.Pointer[account]) []Balance {
+// take appends the balances of valid charges to dst, and returns the time by
+// the limiter's clock. known, where it is not nil, is where the caller keeps the
+// sender's account for the next time.
+func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, known *atomic.Pointer[account]) ([]Balance, int64) {
 	var s *limiterShard
 	var acct *account
 	if known != nil {
@@ -259,7 +266,7 @@ func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, k
 		refused = refused || dst[i].Refused
 	}
 	if refused {
-		return dst
+		return dst, now
 	}
 	for i := range charges {
 		c := &charges[i]
@@ -274,7 +281,19 @@ func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, k
 	if len(s.order) > m.mark {
 		s.reclaim(now)
 	}
-	return dst
+	return dst, now
+}
+
+// unix returns the Unix time, in nanoseconds, at now of the limiter's clock. To
+// read the calendar takes longer than all else that the limiter does, so that
+// it is read once a second; a clock that is set is noticed within one.
+func (m *MemoryLimiter) unix(now int64) int64 {
+	c := m.calendar.Load()
+	if c == nil || now-c.at >= int64(time.Second) {
+		c = &calendar{at: now, offset: time.Now().UnixNano() - now}
+		m.calendar.Store(c)
+	}
+	return now + c.offset
 }
 
 // add makes an account without buckets.

@@ -636,13 +636,16 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 
 	var balanceBuf [4]Balance
 	balances := balanceBuf[:0]
+	var unix int64
 	if g.memory != nil {
 		// Without the interface neither slice is on the heap.
 		var known *atomic.Pointer[account]
 		if d.entry != nil {
 			known = &d.entry.account
 		}
-		balances = g.memory.take(balances, d.sender.ID, due, known)
+		var now int64
+		balances, now = g.memory.take(balances, d.sender.ID, due, known)
+		unix = g.memory.unix(now)
 	} else {
 		var err error
 		balances, err = g.limiter.Take(ctx, d.sender.ID, slices.Clone(due))
@@ -653,6 +656,7 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 			g.degrade(ctx, d, err)
 			return
 		}
+		unix = time.Now().UnixNano()
 	}
 
 	var rateBuf [4]rate
@@ -675,7 +679,11 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 			rates = append(rates, rate{&charges[i], due[i].Limit, b})
 		}
 	}
-	g.fields.set(h, rates)
+	if d.outcome == Limited {
+		// Before there are fields to look at: the answer has only to write.
+		clearRepresentation(h)
+	}
+	g.fields.set(h, rates, unix)
 }
 
 // degrade decides without a limiter.
@@ -711,7 +719,7 @@ func (g *root) answer(w http.ResponseWriter, r *http.Request, d *decision) {
 		d.refusal.answer.ServeHTTP(w, r)
 	case d.outcome == Limited:
 		a := limited(d.retry)
-		a.ServeHTTP(w, r)
+		a.write(w, r)
 	default:
 		a := d.problem.compile(g.realm)
 		a.ServeHTTP(w, r)
@@ -746,16 +754,19 @@ func limitedDetail(retry time.Duration) string {
 }
 
 // limited is Problem.compile for a 429, without the work of encoding a text
-// that needs none.
+// that needs none: two allocations for nine.
 func limited(retry time.Duration) answer {
-	const before, after = `{"status":429,"title":"Too Many Requests","detail":"`, `","type":"about:blank"}`
-	detail := limitedDetail(retry)
 	a := answer{status: http.StatusTooManyRequests}
-	a.body = make([]byte, 0, len(before)+len(detail)+len(after))
-	a.body = append(append(append(a.body, before...), detail...), after...)
-	a.length = strconv.Itoa(len(a.body))
+	a.body = append(make([]byte, 0, 160), `{"status":429,"title":"Too Many Requests","detail":"Rate limit exceeded.`...)
+	var buf [24]byte
+	digits := buf[:0]
 	if retry >= 0 {
-		a.retryAfter = strconv.FormatInt(seconds(retry), 10)
+		digits = strconv.AppendInt(digits, seconds(retry), 10)
+		a.body = append(append(append(a.body, " Please retry after "...), digits...), " seconds."...)
 	}
+	a.body = append(a.body, `","type":"about:blank"}`...)
+	n := len(digits)
+	both := string(strconv.AppendInt(digits, int64(len(a.body)), 10))
+	a.retryAfter, a.length = both[:n], both[n:]
 	return a
 }

@@ -206,8 +206,13 @@ func clearRepresentation(h http.Header) {
 const unsentBody = 200 * time.Millisecond
 
 func (a *answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	clearRepresentation(w.Header())
+	a.write(w, r)
+}
+
+// write writes the answer into a header without fields about another one.
+func (a *answer) write(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	clearRepresentation(h)
 	// One array for all values; each has its own capacity, so that an append
 	// by an outer layer does not run into the next.
 	v := [6]string{"application/problem+json", a.length, "no-store", "nosniff", a.challenge, a.retryAfter}

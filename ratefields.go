@@ -37,11 +37,12 @@ type rate struct {
 	balance Balance
 }
 
-// set writes the fields for rates, of which none is Unlimited, into h.
+// set writes the fields for rates, of which none is Unlimited, into h; unix is
+// the time, in nanoseconds.
 //
 // What changes is cut from one string, and all values are held by one array,
 // each with its own capacity: two allocations for five fields.
-func (f RateFields) set(h http.Header, rates []rate) {
+func (f RateFields) set(h http.Header, rates []rate, unix int64) {
 	if len(rates) == 0 || f == RateFieldsNone {
 		return
 	}
@@ -50,7 +51,7 @@ func (f RateFields) set(h http.Header, rates []rate) {
 	b := strconv.AppendInt(buf[:0], int64(tight.balance.Remaining), 10)
 	remaining := len(b)
 	if f != RateFieldsDraft {
-		b = strconv.AppendInt(b, unixAfter(tight.balance.ResetAfter), 10)
+		b = strconv.AppendInt(b, unixAfter(unix, tight.balance.ResetAfter), 10)
 	}
 	reset := len(b)
 	for i := range rates {
@@ -178,12 +179,10 @@ func (r *rate) nextToken() time.Duration {
 	return min(max(r.balance.ResetAfter-time.Duration(after), 1), token)
 }
 
-// unixAfter is the Unix time in d, in whole seconds, rounded up.
-func unixAfter(d time.Duration) int64 {
-	t := time.Now()
-	end := t.Unix() + int64(d/time.Second)
-	if rest := int64(t.Nanosecond()) + int64(d%time.Second); rest > 0 {
-		end += (rest + int64(time.Second) - 1) / int64(time.Second)
-	}
-	return end
+// unixAfter is the Unix time d after now, which is in nanoseconds, in whole
+// seconds, rounded up.
+func unixAfter(now int64, d time.Duration) int64 {
+	const second = int64(time.Second)
+	rest := now%second + int64(d)%second
+	return now/second + int64(d)/second + (rest+second-1)/second
 }
