@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"regexp"
@@ -47,6 +48,14 @@ func openStore(t *testing.T, source string) (*sqlkeys.Store, *sql.DB) {
 		require.NoError(t, db.Close())
 	})
 	return store, db
+}
+
+// senderkeys runs the command on a database, and returns what it prints.
+func senderkeys(t *testing.T, db string, env []string, args ...string) string {
+	t.Helper()
+	out, err := command("senderkeys", env, append(args, "-db", db)...).Output()
+	require.NoError(t, err)
+	return string(out)
 }
 
 func all[T any](t *testing.T, seq func(func(T, error) bool)) (all []T) {
@@ -127,7 +136,7 @@ func TestBothFormatsOfKeys(t *testing.T) {
 	require.Len(t, all(t, store.Keys(t.Context(), "")), 2)
 }
 
-// What an operator changes, through the store or by hand in SQL, is seen by
+// What an operator changes, with senderkeys or by hand in SQL, is seen by
 // all programs on the database long before a cached answer is too old, and by
 // nobody whom it does not concern.
 func TestProgramsShareKeys(t *testing.T) {
@@ -183,7 +192,7 @@ func TestProgramsShareKeys(t *testing.T) {
 
 		for _, k := range all(t, store.Keys(t.Context(), id)) {
 			if k.ID != second.Key.ID {
-				require.NoError(t, store.Revoke(t.Context(), k.ID))
+				require.Empty(t, senderkeys(t, db, nil, "key", "revoke", "-yes", k.ID))
 			}
 		}
 		refusedByAll(key, "Invalid API credentials!")
@@ -211,6 +220,25 @@ func TestProgramsShareKeys(t *testing.T) {
 	})
 }
 
+// The command that a later start prints makes a key that is served.
+func TestPrintedCommandMakesAKey(t *testing.T) {
+	onEachDatabase(t, func(t *testing.T, db string) {
+		env := []string{"SENDERAUTH_DB=" + db, "SENDERAUTH_PEPPERS=MDEyMzQ1Njc4OWFiY2RlZg=="}
+		start(t, "quickstart", env).stop(t)
+		p := start(t, "quickstart", env)
+		text, ok := strings.CutPrefix(p.introduction(), "Another key: go -C contrib run ./sqlkeys/cmd/")
+		require.True(t, ok)
+		sh := exec.Command("sh", "-c", "exec ./"+text)
+		sh.Dir, sh.Env = binaries, append(os.Environ(), env...)
+		out, err := sh.Output()
+		require.NoError(t, err)
+		m := regexp.MustCompile(`^SENT_SENDER_ID=(.*)\nSENT_API_KEY=(.*)\n$`).FindSubmatch(out)
+		require.NotNil(t, m)
+		require.Equal(t, 200, p.do(t, request{contactsTarget, as(string(m[1]), string(m[2])), ""}).StatusCode)
+		require.Equal(t, 401, start(t, "quickstart", env[:1]).do(t, request{contactsTarget, as(string(m[1]), string(m[2])), ""}).StatusCode, "without the pepper")
+	})
+}
+
 // Of several programs that start at once on an empty database one makes the
 // first key, and all accept it. A pair of the environment is taken in once.
 func TestSeveralStartAtOnce(t *testing.T) {
@@ -219,8 +247,7 @@ func TestSeveralStartAtOnce(t *testing.T) {
 		var id, key string
 		made := 0
 		for _, p := range ps {
-			out := p.stdout.String()
-			if !strings.HasPrefix(out, "Another key: ") {
+			if !strings.HasPrefix(p.introduction(), "Another key: ") {
 				id, key, _ = printed(t, p)
 				made++
 			}
@@ -228,15 +255,16 @@ func TestSeveralStartAtOnce(t *testing.T) {
 		require.Equal(t, 1, made)
 		for _, p := range ps {
 			require.Equal(t, 200, p.do(t, request{contactsTarget, as(id, key), ""}).StatusCode)
-			require.Contains(t, p.stdout.String(), id)
+			require.Contains(t, p.introduction(), id)
 		}
 
 		pair := pairOf(uuid.NewString(), uuid.NewString())
 		for _, p := range launchAll(t, pair, db) {
-			require.Empty(t, p.stdout.String())
 			_, sender, _ := strings.Cut(pair[0], "=")
 			_, key, _ := strings.Cut(pair[1], "=")
 			require.Equal(t, 200, p.do(t, request{contactsTarget, as(sender, key), ""}).StatusCode)
+			p.stop(t)
+			require.Empty(t, p.stdout.String())
 		}
 		store, _ := openStore(t, db)
 		require.Len(t, all(t, store.Senders(t.Context())), 2)
@@ -338,6 +366,11 @@ func TestReadOnlyFile(t *testing.T) {
 		require.NoError(t, os.Chmod(binaries, 0o755))
 	}
 	require.Equal(t, "quickstart: -db: sqlkeys: the SQLite file: open "+db+": permission denied\n", mistake(t, cmd))
+}
+
+func TestMalformedPeppers(t *testing.T) {
+	cmd := command("quickstart", []string{"SENDERAUTH_PEPPERS=hunter2"}, "-addr", "127.0.0.1:0")
+	require.Equal(t, "quickstart: SENDERAUTH_PEPPERS: sqlkeys: pepper 0: invalid: not base64\n", mistake(t, cmd))
 }
 
 func TestNewerSchema(t *testing.T) {

@@ -51,7 +51,9 @@ func buildAndRun(m *testing.M) int {
 		build.Args = append(build.Args, "./"+p)
 	}
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
+	senderkeys := exec.Command("go", "-C", "../sqlkeys", "build", "-ldflags=-s -w", "-o", binaries, "./cmd/senderkeys")
+	senderkeys.Stdout, senderkeys.Stderr = os.Stderr, os.Stderr
+	if err := errors.Join(build.Run(), senderkeys.Run()); err != nil {
 		fmt.Fprintln(os.Stderr, "go build:", err)
 		return 1
 	}
@@ -180,17 +182,18 @@ func (o stdout) Write(b []byte) (int, error) {
 	return o.process.stdout.Write(b)
 }
 
-// introduction returns what the process writes up to the command.
+// introduction returns what the process writes up to the command to try, or the
+// one for another key.
 func (p *process) introduction() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for !p.ended && !curlLine.Match(p.stdout.Bytes()) {
+	for !p.ended && !lastLine.Match(p.stdout.Bytes()) {
 		p.more.Wait()
 	}
 	return p.stdout.String()
 }
 
-var curlLine = regexp.MustCompile(`(?m)^curl .*\n`)
+var lastLine = regexp.MustCompile(`(?m)^(curl|Another key:) .*\n`)
 
 // awaitLog returns the first line of the log with this message.
 func (p *process) awaitLog(t *testing.T, msg string) map[string]any {

@@ -23,6 +23,7 @@ require (
 	github.com/mfridman/interpolate v0.0.2 // indirect
 	github.com/ncruces/go-strftime v1.0.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
+	github.com/senderauth/senderauth/contrib/internal/testservers v0.0.0
 	github.com/sethvargo/go-retry v0.3.0 // indirect
 	github.com/spf13/pflag v1.0.9 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
@@ -36,3 +37,5 @@ require (
 )
 
 replace github.com/senderauth/senderauth => ../..
+
+replace github.com/senderauth/senderauth/contrib/internal/testservers => ../internal/testservers

@@ -78,11 +78,11 @@ func (s *Store) SetLimits(ctx context.Context, id string, limits map[string]send
 	if err := invalid(checkLimits(limits)); err != nil {
 		return err
 	}
-	return s.changeSender(ctx, id, func(t *tx, now time.Time, _ Sender) error {
-		if _, err := t.exec(`UPDATE sqlkeys_senders SET limits = $2 WHERE id = $1`, id, encodeLimits(limits)); err != nil {
+	return s.changeSender(ctx, id, func(t *tx, now time.Time, old Sender) error {
+		if _, err := t.exec(`UPDATE sqlkeys_senders SET limits = $2 WHERE id = $1`, old.ID, encodeLimits(limits)); err != nil {
 			return err
 		}
-		return t.record(now, "sender.limits", id, "", limitDetail(limits))
+		return t.record(now, "sender.limits", old.ID, "", limitDetail(limits))
 	})
 }
 
@@ -93,10 +93,10 @@ func (s *Store) DisableSender(ctx context.Context, id string) error {
 		if !old.DisabledAt.IsZero() {
 			return nil
 		}
-		if _, err := t.exec(`UPDATE sqlkeys_senders SET disabled_at = $2 WHERE id = $1`, id, t.store.dialect.instant(now)); err != nil {
+		if _, err := t.exec(`UPDATE sqlkeys_senders SET disabled_at = $2 WHERE id = $1`, old.ID, t.store.dialect.instant(now)); err != nil {
 			return err
 		}
-		return t.record(now, "sender.disable", id, "", nil)
+		return t.record(now, "sender.disable", old.ID, "", nil)
 	})
 }
 
@@ -106,10 +106,10 @@ func (s *Store) EnableSender(ctx context.Context, id string) error {
 		if old.DisabledAt.IsZero() {
 			return nil
 		}
-		if _, err := t.exec(`UPDATE sqlkeys_senders SET disabled_at = NULL WHERE id = $1`, id); err != nil {
+		if _, err := t.exec(`UPDATE sqlkeys_senders SET disabled_at = NULL WHERE id = $1`, old.ID); err != nil {
 			return err
 		}
-		return t.record(now, "sender.enable", id, "", nil)
+		return t.record(now, "sender.enable", old.ID, "", nil)
 	})
 }
 

@@ -30,13 +30,19 @@ func TestSenders(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, made, got)
 
-		require.NoError(t, s.DisableSender(t.Context(), id))
+		require.NoError(t, s.DisableSender(t.Context(), strings.ToUpper(id)))
 		got, err = s.Sender(t.Context(), id)
 		require.NoError(t, err)
 		require.False(t, got.DisabledAt.IsZero())
-		require.NoError(t, s.EnableSender(t.Context(), id))
+		require.NoError(t, s.EnableSender(t.Context(), strings.ToUpper(id)))
 		limits := map[string]senderauth.Limit{"messages": senderauth.Blocked()}
-		require.NoError(t, s.SetLimits(t.Context(), id, limits))
+		require.NoError(t, s.SetLimits(t.Context(), strings.ToUpper(id), limits))
+		var audited []string
+		for e, err := range s.Audit(t.Context(), sqlkeys.AuditFilter{SenderID: id}) {
+			require.NoError(t, err)
+			audited = append(audited, e.Action)
+		}
+		require.ElementsMatch(t, []string{"sender.create", "sender.disable", "sender.enable", "sender.limits"}, audited)
 		made.Limits = limits
 		random, err := s.CreateSender(t.Context(), sqlkeys.NewSender{})
 		require.NoError(t, err)

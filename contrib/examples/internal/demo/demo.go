@@ -83,7 +83,7 @@ func run(name string, routes func(*senderauth.Guard) http.Handler) (err error) {
 	defer cancel()
 	keys, err := openKeys(ctx, set.db, log)
 	if err != nil {
-		return fmt.Errorf("-db: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, keys.close()) }()
 

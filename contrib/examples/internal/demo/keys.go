@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/senderauth/senderauth"
@@ -27,17 +28,26 @@ type keys struct {
 // date.
 func openKeys(ctx context.Context, source string, log *slog.Logger) (_ *keys, err error) {
 	k := &keys{watched: make(chan struct{})}
+	peppers, err := sqlkeys.ParsePeppers(os.Getenv("SENDERAUTH_PEPPERS")) // as senderkeys does
+	if err != nil {
+		return nil, fmt.Errorf("SENDERAUTH_PEPPERS: %w", err)
+	}
 	if k.db, err = sqlkeys.OpenDB(source); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("-db: %w", err)
 	}
 	defer func() {
 		if err != nil {
 			k.db.Close()
 		}
 	}()
-	k.store, err = sqlkeys.Open(ctx, k.db, sqlkeys.Config{Migrate: true, Actor: "example server", Logger: log})
+	k.store, err = sqlkeys.Open(ctx, k.db, sqlkeys.Config{
+		Migrate: true,
+		Peppers: peppers,
+		Actor:   "example server",
+		Logger:  log,
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("-db: %w", err)
 	}
 	if k.cache, err = senderauth.NewCache(k.store, senderauth.CacheConfig{}); err != nil {
 		return nil, err

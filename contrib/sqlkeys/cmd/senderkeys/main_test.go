@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
-	"github.com/senderauth/senderauth/contrib/sqlkeys/internal/pgtest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
