@@ -3,6 +3,7 @@ package redislimit
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -19,20 +20,28 @@ type line struct {
 	next   *batch // that waits for one of them to land
 }
 
-// More calls at once cost more than they bring: Redis works at one at a time.
-const maxFlying = 2
+const (
+	// More calls at once cost more than they bring: Redis works at one at a
+	// time.
+	enoughFlying = 2
+	// Where the way is long, they cost nothing: a batch that has waited for
+	// patience goes all the same, unless a pool of connections could be busy.
+	maxFlying = 8
+	patience  = time.Millisecond
+)
 
 type batch struct {
 	cmds  []redis.Cmder
 	start chan struct{} // closed: the one who made the batch sends it
 	done  chan struct{} // closed: the commands have their replies
+	late  bool          // has waited for patience, in vain
 }
 
 // send returns when cmd has its reply or an error, at the latest when the first
 // of those it goes with is out of time: ctx must have a deadline.
 func (n *line) send(ctx context.Context, cmd redis.Cmder) error {
 	n.mu.Lock()
-	if n.flying < maxFlying {
+	if n.flying < enoughFlying {
 		n.flying++
 		n.mu.Unlock()
 		defer n.landed()
@@ -49,17 +58,24 @@ func (n *line) send(ctx context.Context, cmd redis.Cmder) error {
 	n.next = b
 	n.mu.Unlock()
 	defer close(b.done)
-	select {
-	case <-b.start:
-	case <-ctx.Done():
-		if !n.withdraw(b) {
-			<-b.start
-			n.landed()
+	impatient := time.NewTimer(patience)
+	defer impatient.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-b.start:
+			waiting = false
+		case <-impatient.C:
+			n.depart(b)
+		case <-ctx.Done():
+			if !n.withdraw(b) {
+				<-b.start
+				n.landed()
+			}
+			for _, c := range b.cmds {
+				c.SetErr(ctx.Err())
+			}
+			return ctx.Err()
 		}
-		for _, c := range b.cmds {
-			c.SetErr(ctx.Err())
-		}
-		return ctx.Err()
 	}
 	defer n.landed()
 	if len(b.cmds) == 1 {
@@ -73,16 +89,31 @@ func (n *line) send(ctx context.Context, cmd redis.Cmder) error {
 	return cmd.Err()
 }
 
-// landed lets the next batch go.
+// landed lets the next batch go, unless so many fly that it had better wait for
+// company.
 func (n *line) landed() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.next == nil {
+	if n.next == nil || n.flying > enoughFlying && !n.next.late {
 		n.flying--
 		return
 	}
 	close(n.next.start)
 	n.next = nil
+}
+
+// depart lets a batch go that has waited long enough.
+func (n *line) depart(b *batch) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.next != b {
+		return
+	}
+	if b.late = n.flying >= maxFlying; !b.late {
+		n.flying++
+		n.next = nil
+		close(b.start)
+	}
 }
 
 // withdraw takes back a batch that was not let go.
