@@ -624,7 +624,7 @@ func withLooks(charges, outer []namedCharge) []namedCharge {
 
 // charge asks the limiter and sets the rate fields.
 func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges []namedCharge) {
-	var dueBuf [4]Charge
+	var dueBuf [2]Charge
 	due := dueBuf[:0]
 	for i := range charges {
 		due = append(due, charges[i].Charge)
@@ -634,7 +634,7 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 	}
 	d.limit = due[0].Name
 
-	var balanceBuf [4]Balance
+	var balanceBuf [2]Balance
 	balances := balanceBuf[:0]
 	var unix int64
 	if g.memory != nil {
@@ -659,7 +659,7 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 		unix = time.Now().UnixNano()
 	}
 
-	var rateBuf [4]rate
+	var rateBuf [2]rate
 	rates := rateBuf[:0]
 	for i := range due {
 		b := balances[i] // a copy: the limiter may have kept its own
