@@ -87,7 +87,7 @@ func TestRateFieldsNames(t *testing.T) {
 func TestRateFieldsResetIsRoundedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newApp(t, nil, senderauth.Config{})
-		time.Sleep(1) // full a nanosecond past the second
+		time.Sleep(time.Nanosecond) // full a nanosecond past the second
 		require.Equal(t, hello(1).with(rateFields(3, 2, 2, `"default";r=2;t=1`, `"default";q=3;w=3`)...), serve(a, of(1)))
 	})
 }
