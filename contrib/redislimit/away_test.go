@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -136,7 +135,7 @@ func TestRedisHangs(t *testing.T) {
 	var m modes
 	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add})
 	require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
-	s.signal(syscall.SIGSTOP)
+	s.pause()
 	d := startLoad(l, 50, charge("x", hourly(10), 1))
 	eventually(t, func() error { return m.are(redislimit.Away) })
 	eventually(t, func() error {
@@ -149,7 +148,7 @@ func TestRedisHangs(t *testing.T) {
 	require.EqualValues(t, 5, d.admitted.Load(), "half of the burst")
 	require.Zero(t, d.failed.Load())
 	require.Zero(t, d.slow.Load())
-	s.signal(syscall.SIGCONT)
+	s.resume()
 	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
 	b := take(t, l, "a", charge("x", hourly(10), 0))
 	// Redis may have done what it had been sent before it hung.
@@ -166,9 +165,9 @@ func TestFailuresNowAndThen(t *testing.T) {
 		l := open(t, c, redislimit.Config{Lease: lease, Instances: 2, OnMode: m.add, Failures: 2, Timeout: 500 * time.Millisecond})
 		for i := range 3 {
 			require.Equal(t, 100-i, take(t, l, "a", charge("x", hourly(100), 0))[0].Remaining)
-			s.signal(syscall.SIGSTOP)
+			s.pause()
 			require.Equal(t, 50, take(t, l, "b", charge("x", hourly(100), 0))[0].Remaining, "a half")
-			s.signal(syscall.SIGCONT)
+			s.resume()
 			s.wait()
 			require.Equal(t, 99-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining)
 		}
@@ -294,7 +293,7 @@ func TestClose(t *testing.T) {
 // decided without it, and the bucket goes on where it was.
 func TestFailover(t *testing.T) {
 	master := startServer(t, "redis-server", "--repl-diskless-sync-delay", "0")
-	replica := startServer(t, "redis-server", "--replicaof", "127.0.0.1 "+fmt.Sprint(master.port))
+	replica := startServer(t, "redis-server", "--replicaof", "127.0.0.1 "+fmt.Sprint(master.Port()))
 	c := replica.client()
 	defer c.Close()
 	mc := master.client()
@@ -325,7 +324,7 @@ func TestFailover(t *testing.T) {
 // how many decisions are made.
 func TestSlowRedis(t *testing.T) {
 	s := startServer(t, "redis-server")
-	proxy, pieces := slowed(t, s.addr(), 20*time.Millisecond)
+	proxy, pieces := slowed(t, s.Addr(), 20*time.Millisecond)
 	c := redis.NewClient(&redis.Options{Addr: proxy, ContextTimeoutEnabled: true, PoolSize: 10})
 	defer c.Close()
 	var m modes
@@ -443,7 +442,7 @@ func TestCluster(t *testing.T) {
 
 		// One master hangs: its senders are decided without it, the others' by
 		// theirs. It goes on before the Cluster gives it up.
-		nodes[2].signal(syscall.SIGSTOP)
+		nodes[2].pause()
 		var shared, away atomic.Int64
 		for i := range 60 {
 			wg.Go(func() {
@@ -456,7 +455,7 @@ func TestCluster(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		nodes[2].signal(syscall.SIGCONT)
+		nodes[2].resume()
 		require.EqualValues(t, 60, shared.Load()+away.Load())
 		require.Positive(t, shared.Load())
 		require.Positive(t, away.Load())

@@ -158,7 +158,7 @@ func TestAdversary(t *testing.T) {
 		s := startServer(t, "redis-server")
 		workers := make([]*worker, 4)
 		for i := range workers {
-			workers[i] = startWorker(t, s.addr(), 10*lease)
+			workers[i] = startWorker(t, s.Addr(), 10*lease)
 		}
 		limit := senderauth.Limit{Requests: 1000, Per: time.Second, Burst: 4000}
 		everything := 4000
@@ -218,7 +218,7 @@ func TestInstances(t *testing.T) {
 		s := startServer(t, "redis-server")
 		workers := make([]*worker, 9)
 		for i := range workers {
-			workers[i] = startWorker(t, s.addr(), lease)
+			workers[i] = startWorker(t, s.Addr(), lease)
 			workers[i].tell(t, order{Sender: "warm", Limit: hourly(1), Attempts: 1})
 			workers[i].hear(t)
 		}

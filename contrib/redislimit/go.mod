@@ -5,6 +5,7 @@ go 1.25.0
 require (
 	github.com/redis/go-redis/v9 v9.22.0
 	github.com/senderauth/senderauth v0.0.0
+	github.com/senderauth/senderauth/contrib/internal/testservers v0.0.0
 	github.com/stretchr/testify v1.12.1
 )
 
@@ -18,3 +19,5 @@ require (
 )
 
 replace github.com/senderauth/senderauth => ../..
+
+replace github.com/senderauth/senderauth/contrib/internal/testservers => ../internal/testservers

@@ -3,68 +3,30 @@ package redislimit_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/senderauth/senderauth/contrib/internal/testservers"
+	"github.com/senderauth/senderauth/contrib/internal/testservers/redistest"
 	"github.com/stretchr/testify/require"
 )
 
 // A server is a Redis of the test's own, so that it can be killed.
 type server struct {
-	t    testing.TB
-	args []string
-	port int
-	dir  string
-	cmd  *exec.Cmd
+	*redistest.Server
+	t testing.TB
 }
 
-// program returns the path of a server program. Without redis-server there is
-// nothing to test.
-func program(t testing.TB, name string) string {
+func startServer(t testing.TB, program string, args ...string) *server {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	require.NoError(t, err, "the tests start servers of their own: install %s", name)
-	return path
+	return &server{redistest.NewProgram(t, program, args...), t}
 }
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-func startServer(t testing.TB, name string, args ...string) *server {
-	t.Helper()
-	s := &server{t: t, port: freePort(t), dir: t.TempDir()}
-	s.args = append([]string{program(t, name),
-		"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir,
-		"--save", "", "--appendonly", "no"}, args...)
-	s.start()
-	t.Cleanup(s.kill)
-	return s
-}
-
-func (s *server) addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
 func (s *server) start() {
 	s.t.Helper()
-	log, err := os.Create(filepath.Join(s.dir, "log"))
-	require.NoError(s.t, err)
-	defer log.Close()
-	s.cmd = exec.Command(s.args[0], s.args[1:]...)
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	require.NoError(s.t, s.cmd.Start())
-	s.wait()
+	require.NoError(s.t, s.Start())
 }
 
 // wait returns when the server answers.
@@ -77,21 +39,23 @@ func (s *server) wait() {
 
 // kill is kill -9, and nothing the second time.
 func (s *server) kill() {
-	if s.cmd != nil {
-		_ = s.cmd.Process.Kill()
-		_ = s.cmd.Wait()
-		s.cmd = nil
-	}
+	s.t.Helper()
+	require.NoError(s.t, s.Kill())
 }
 
-func (s *server) signal(sig syscall.Signal) {
+func (s *server) pause() {
 	s.t.Helper()
-	require.NoError(s.t, s.cmd.Process.Signal(sig))
+	require.NoError(s.t, s.Pause())
+}
+
+func (s *server) resume() {
+	s.t.Helper()
+	require.NoError(s.t, s.Resume())
 }
 
 // client returns a client as the package wants it.
 func (s *server) client() *redis.Client {
-	return redis.NewClient(&redis.Options{Addr: s.addr(), ContextTimeoutEnabled: true})
+	return redis.NewClient(&redis.Options{Addr: s.Addr(), ContextTimeoutEnabled: true})
 }
 
 func eventually(t testing.TB, f func() error) {
@@ -109,12 +73,16 @@ func eventually(t testing.TB, f func() error) {
 func startCluster(t testing.TB) (*redis.ClusterClient, []*server) {
 	t.Helper()
 	nodes := make([]*server, 3)
+	bus := make([]int, len(nodes))
 	addrs := make([]string, len(nodes))
 	for i := range nodes {
+		var err error
+		bus[i], err = testservers.FreePort()
+		require.NoError(t, err)
 		nodes[i] = startServer(t, "redis-server", "--cluster-enabled", "yes", "--cluster-node-timeout", "15000",
 			"--cluster-require-full-coverage", "no",
-			"--cluster-port", strconv.Itoa(freePort(t)))
-		addrs[i] = nodes[i].addr()
+			"--cluster-port", strconv.Itoa(bus[i]))
+		addrs[i] = nodes[i].Addr()
 	}
 	ctx := context.Background()
 	for i, n := range nodes {
@@ -123,8 +91,7 @@ func startCluster(t testing.TB) (*redis.ClusterClient, []*server) {
 		require.NoError(t, c.ClusterAddSlotsRange(ctx, i*16384/3, (i+1)*16384/3-1).Err())
 		require.NoError(t, c.Do(ctx, "cluster", "set-config-epoch", i+1).Err())
 		if i > 0 {
-			bus := nodes[0].args[len(nodes[0].args)-1]
-			require.NoError(t, c.Do(ctx, "cluster", "meet", "127.0.0.1", nodes[0].port, bus).Err())
+			require.NoError(t, c.Do(ctx, "cluster", "meet", "127.0.0.1", nodes[0].Port(), bus[0]).Err())
 		}
 	}
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs, ContextTimeoutEnabled: true})

@@ -24,3 +24,5 @@ replace (
 	github.com/senderauth/senderauth => ../../..
 	github.com/senderauth/senderauth/contrib/redislimit => ..
 )
+
+replace github.com/senderauth/senderauth/contrib/internal/testservers => ../../internal/testservers
