@@ -259,8 +259,14 @@ func (v *vector) decidedByForm() bool {
 	case strings.HasPrefix(*e.Detail, "Header "), v.Group == "sender-syntax", v.Group == "duplicates":
 		return true
 	}
-	return false
+	key := presented(v.wire(), "x-api-key")
+	return !uuidForm.MatchString(key) || uuidNilOrMax.MatchString(key)
 }
+
+var (
+	uuidForm     = regexp.MustCompile(`(?i)^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	uuidNilOrMax = regexp.MustCompile(`(?i)^(0[0-]*|f[f-]*)$`)
+)
 
 func (v *vector) checkResponse(x *exchange, s *suite, now time.Time, report func(string, ...any)) {
 	e := &v.Expect

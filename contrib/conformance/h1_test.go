@@ -70,24 +70,30 @@ func (v *vector) wire() string {
 	return b.String()
 }
 
-// h1 sends the vector, reads up to the response that is to be checked, and
-// makes sure that no other follows. The connection is half-closed only after
-// that response: the end of the input would make net/http give up a request.
+// h1 sends the vector, reads the responses that the connection must carry, of
+// which one is to be checked, and makes sure that no other follows. The
+// connection is half-closed only after them: the end of the input would make
+// net/http give up a request.
 func (x *exchange) h1(conn *net.TCPConn, v *vector) error {
 	x.sent.WriteString(v.wire())
 	if _, err := conn.Write(x.sent.Bytes()); err != nil {
 		return err
 	}
 	in := bufio.NewReader(io.TeeReader(conn, &x.received))
-	for range max(1, v.Precondition.CheckResponse) {
+	checked := max(1, v.Precondition.CheckResponse)
+	for n := 1; n <= max(checked, v.Precondition.ResponsesExact); n++ {
 		resp, err := http.ReadResponse(in, &http.Request{Method: v.Method})
 		if err != nil {
 			return err
 		}
-		if x.body, err = io.ReadAll(resp.Body); err != nil {
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
 			return err
 		}
-		x.status, x.header = resp.StatusCode, resp.Header
+		if n != checked {
+			continue
+		}
+		x.status, x.header, x.body = resp.StatusCode, resp.Header, body
 		if len(resp.TransferEncoding) > 0 {
 			x.header["Transfer-Encoding"] = resp.TransferEncoding
 		}
