@@ -345,6 +345,21 @@ func TestMistakesAtTheStart(t *testing.T) {
 	}
 }
 
+// So is one in a flag; -h has the usage.
+func TestMistakesInFlags(t *testing.T) {
+	for want, args := range map[string][]string{
+		"flag provided but not defined: -port":                                        {"-port", "8080"},
+		`invalid value "three" for flag -instances: parse error`:                      {"-instances", "three"},
+		`invalid value "loud" for flag -log: slog: level string "loud": unknown name`: {"-log", "loud"},
+		"flag needs an argument: -db":                                                 {"-db"},
+		`the argument "8080" is not understood`:                                       {"8080"},
+	} {
+		for _, program := range programs {
+			require.Equal(t, program+": "+want+"\n", mistake(t, command(program, nil, args...)))
+		}
+	}
+}
+
 // mistake runs a program that exits with status 1 and no key made, and returns
 // what it writes to standard error.
 func mistake(t *testing.T, cmd *exec.Cmd) string {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -40,20 +41,29 @@ type settings struct {
 	instances    int
 }
 
-func parseFlags() (settings, error) {
+func parseFlags(name string) (settings, error) {
 	var set settings
-	flag.StringVar(&set.addr, "addr", "127.0.0.1:8080", "host:port to listen on; port 0 takes a free one")
-	flag.TextVar(&set.log, "log", slog.LevelInfo, "least level that is logged: DEBUG has each admitted request, INFO each refusal")
-	flag.StringVar(&set.db, "db", "", "where keys are kept: path of a SQLite file, or PostgreSQL URL (default SENDERAUTH_DB, or else senderauth.db)")
-	flag.StringVar(&set.redis, "redis", "", "URL of the Redis that shares the limits, with the further nodes of a Cluster after commas (default: they are kept in memory)")
-	flag.DurationVar(&set.redisTimeout, "redis-timeout", 50*time.Millisecond, "how long a request waits for Redis, and is then limited without it")
-	flag.IntVar(&set.instances, "instances", 1, "programs that share the limits: each has that part of them while Redis is away")
-	flag.Parse()
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // a mistake is one line, and not the usage as well
+	flags.StringVar(&set.addr, "addr", "127.0.0.1:8080", "host:port to listen on; port 0 takes a free one")
+	flags.TextVar(&set.log, "log", slog.LevelInfo, "least level that is logged: DEBUG has each admitted request, INFO each refusal")
+	flags.StringVar(&set.db, "db", "", "where keys are kept: path of a SQLite file, or PostgreSQL URL (default SENDERAUTH_DB, or else senderauth.db)")
+	flags.StringVar(&set.redis, "redis", "", "URL of the Redis that shares the limits, with the further nodes of a Cluster after commas (default: they are kept in memory)")
+	flags.DurationVar(&set.redisTimeout, "redis-timeout", 50*time.Millisecond, "how long a request waits for Redis, and is then limited without it")
+	flags.IntVar(&set.instances, "instances", 1, "programs that share the limits: each has that part of them while Redis is away")
+	if err := flags.Parse(os.Args[1:]); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			flags.SetOutput(os.Stdout)
+			flags.Usage()
+			os.Exit(0)
+		}
+		return set, err
+	}
 	// A URL may hold a password: it is no default of the flag, which -h shows.
 	set.db = cmp.Or(set.db, os.Getenv("SENDERAUTH_DB"), "senderauth.db")
 	switch {
-	case flag.NArg() > 0:
-		return set, fmt.Errorf("the argument %q is not understood", flag.Arg(0))
+	case flags.NArg() > 0:
+		return set, fmt.Errorf("the argument %q is not understood", flags.Arg(0))
 	case set.redis == "" && set.instances != 1:
 		return set, errors.New("-instances needs -redis: limits in memory are each program's own")
 	}
@@ -61,7 +71,7 @@ func parseFlags() (settings, error) {
 }
 
 func run(name string, routes func(*senderauth.Guard) http.Handler) (err error) {
-	set, err := parseFlags()
+	set, err := parseFlags(name)
 	if err != nil {
 		return err
 	}
