@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -303,6 +304,44 @@ func TestPrintedCommandWorks(t *testing.T) {
 			require.Empty(t, again.stdout.String(), "a key that is known is not shown")
 		})
 	}
+}
+
+// The README's three answers are the quickstart's, but for the pair, the time,
+// and what depends on it.
+func TestAnswersOfTheReadme(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	varying := regexp.MustCompile(`(?m)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|^Date: .*|(;t=|;r=4|-Reset: |Retry-After: |retry after )[0-9]+`)
+	var want []string
+	for _, m := range regexp.MustCompile(`(?ms)^    HTTP/1\.1 .*?^    \{.*?\}$`).FindAllString(string(readme), -1) {
+		want = append(want, varying.ReplaceAllString(strings.ReplaceAll(strings.TrimSpace(m), "\n    ", "\n"), "*"))
+	}
+
+	p := start(t, "quickstart", nil, "-db", filepath.Join(t.TempDir(), "keys.db"))
+	id, key, _ := printed(t, p)
+	raw := func(r request) string {
+		method, path, _ := strings.Cut(r.target, " ")
+		conn, err := net.Dial("tcp", p.addr)
+		require.NoError(t, err)
+		defer conn.Close()
+		fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: api\r\nContent-Length: %d\r\n", method, path, len(r.body))
+		for i := 0; i < len(r.header); i += 2 {
+			fmt.Fprintf(conn, "%s: %s\r\n", r.header[i], r.header[i+1])
+		}
+		io.WriteString(conn, "\r\n"+r.body)
+		var answer strings.Builder
+		res, err := http.ReadResponse(bufio.NewReader(io.TeeReader(conn, &answer)), nil)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, res.Body)
+		require.NoError(t, err)
+		return varying.ReplaceAllString(strings.TrimSpace(strings.ReplaceAll(answer.String(), "\r", "")), "*")
+	}
+	got := []string{raw(request{contactsTarget, as(id, key), ""}), raw(request{target: contactsTarget})}
+	limited := ""
+	for !strings.HasPrefix(limited, "HTTP/1.1 429 ") {
+		limited = raw(request{"POST /v1/users", as(id, key), `{"email":"ada@example.com"}`})
+	}
+	require.Equal(t, want, append(got, limited))
 }
 
 // printed returns the pair that the program made, and the words of the command
