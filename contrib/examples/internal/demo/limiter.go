@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -53,6 +54,11 @@ func redisClient(source string) (redis.UniversalClient, error) {
 		if err != nil {
 			return nil, withoutURL(err)
 		}
+		if opts.Network != "unix" {
+			if err := checkAddr(opts.Addr); err != nil {
+				return nil, err
+			}
+		}
 		opts.ContextTimeoutEnabled = true
 		return redis.NewClient(opts), nil
 	}
@@ -60,14 +66,26 @@ func redisClient(source string) (redis.UniversalClient, error) {
 	if err != nil {
 		return nil, withoutURL(err)
 	}
-	for _, node := range strings.Split(more, ",") {
-		if _, _, err := net.SplitHostPort(node); err != nil {
+	opts.Addrs = append(opts.Addrs, strings.Split(more, ",")...)
+	for _, node := range opts.Addrs {
+		if err := checkAddr(node); err != nil {
 			return nil, fmt.Errorf("a node of the Cluster: %w", err)
 		}
-		opts.Addrs = append(opts.Addrs, node)
 	}
 	opts.ContextTimeoutEnabled = true
 	return redis.NewClusterClient(opts), nil
+}
+
+// checkAddr finds what no start of Redis will mend.
+func checkAddr(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return &net.AddrError{Err: "invalid port", Addr: addr}
+	}
+	return nil
 }
 
 // withoutURL takes the URL, which may hold a password, out of an error.
