@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -130,6 +131,27 @@ func TestHijackIsAlike(t *testing.T) {
 			got, err := io.ReadAll(conn)
 			require.NoError(t, err)
 			require.Equal(t, sender+"\nhello\n", string(got))
+		})
+	}
+}
+
+// A stranger who announces a body and does not send it gets the refusal, and
+// holds no connection: the guard reaches the connection through each router's
+// writer. The server has no timeout that would end it.
+func TestUnsentBodyIsRefusedAlike(t *testing.T) {
+	for router, mount := range mounts {
+		t.Run(router, func(t *testing.T) {
+			s := httptest.NewServer(mount(newGuard(t, senderauth.Config{}), func(http.ResponseWriter, *http.Request) {}))
+			defer s.Close()
+			conn, err := net.Dial("tcp", s.Listener.Addr().String())
+			require.NoError(t, err)
+			defer conn.Close()
+			require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+			_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: api\r\nContent-Length: 1000\r\n\r\n")
+			require.NoError(t, err)
+			answer, err := io.ReadAll(conn)
+			require.NoError(t, err, "the connection is closed")
+			require.Contains(t, string(answer), "HTTP/1.1 401 Unauthorized\r\n")
 		})
 	}
 }
