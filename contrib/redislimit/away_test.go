@@ -181,6 +181,8 @@ func TestRedisIsFull(t *testing.T) {
 	defer c.Close()
 	var m modes
 	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, Timeout: time.Second})
+	// What is tried meanwhile overwrites no bucket, whatever its name.
+	require.Equal(t, 97, take(t, l, "a", charge("probe", hourly(100), 3))[0].Remaining)
 	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "1").Err())
 	for i := range 20 {
 		require.Equal(t, 49-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining, "a half")
@@ -189,6 +191,7 @@ func TestRedisIsFull(t *testing.T) {
 	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "0").Err())
 	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
 	require.Equal(t, 99, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining)
+	require.Equal(t, 97, take(t, l, "a", charge("probe", hourly(100), 0))[0].Remaining)
 }
 
 // An ended context is an error of the one call, and no failure of Redis. What

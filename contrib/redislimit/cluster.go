@@ -1,10 +1,8 @@
 package redislimit
 
-import "strings"
-
 // A Cluster can be away in parts: a master that died takes its slots with it
-// until its replica is promoted. Each part of 256 slots has a
-// line and a breaker of its own.
+// until its replica is promoted. Each part of 256 slots has a line and a breaker
+// of its own.
 const clusterParts = 64
 
 type part struct {
@@ -16,8 +14,7 @@ func (l *Limiter) part(sender string) *part {
 	if len(l.parts) == 1 {
 		return &l.parts[0]
 	}
-	tag := strings.TrimSuffix(l.key(sender, "")[1:], "}:")
-	return &l.parts[crc16(tag)%16384/256]
+	return &l.parts[crc16(l.head[1:]+escaped(sender))%16384/256]
 }
 
 // crc16 is the XMODEM variant, by which a Cluster chooses the slot of a key.

@@ -174,20 +174,23 @@ func ended(ctx context.Context) error {
 	return &finalError{fmt.Errorf("redislimit: %w", context.Cause(ctx))}
 }
 
-// probe writes: a replica, or a Redis that is out of memory, would read.
+// probe writes: a replica, or a Redis that is out of memory, would read. No
+// bucket has that name, for theirs go on with a colon.
 func (l *Limiter) probe(sender string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
 	defer cancel()
-	return l.client.Set(ctx, l.key(sender, "")+"probe", 1, time.Second).Err()
+	return l.client.Set(ctx, l.head+escaped(sender)+"}probe", 1, time.Second).Err()
 }
 
 // key is the name of a bucket in Redis. The hash tag puts all buckets of a
 // sender into one slot of a Cluster.
-func (l *Limiter) key(sender, name string) string {
+func (l *Limiter) key(sender, name string) string { return l.head + escaped(sender) + "}:" + name }
+
+func escaped(sender string) string {
 	if strings.IndexByte(sender, '}') >= 0 || strings.IndexByte(sender, '%') >= 0 {
-		sender = strings.NewReplacer("%", "%25", "}", "%7D").Replace(sender)
+		return strings.NewReplacer("%", "%25", "}", "%7D").Replace(sender)
 	}
-	return l.head + sender + "}:" + name
+	return sender
 }
 
 // without decides where Redis could not be asked.
