@@ -56,14 +56,15 @@ local function load(key, arg, perToken, perTick, full, tick)
 	return level, last, t1, n1, t2, n2, changed
 end
 
--- save keeps a bucket for a second longer than it needs to be full again: from
--- then on there is no difference between it and none.
+-- save keeps a bucket for a second longer than it needs to be full again, which
+-- is after the leases lapse: from then on there is no difference between it and
+-- none.
 local function save(key, arg, level, last, perTick, full, tick, t1, n1, t2, n2)
 	local us = math.ceil((full - level) / perTick) * tick
 	local v = string.sub(arg, 1, 28) .. struct.pack('<dd', level, last)
 	if n1 + n2 > 0 then
 		v = v .. struct.pack('<dddd', t1, n1, t2, n2)
-		us = math.max(us, t1 - clock, t2 - clock)
+		us = us + math.max(t1 - clock, t2 - clock, 0)
 	end
 	redis.call('SET', key, v, 'PX', math.min(math.ceil(us / 1000) + 1000, 1e15))
 end

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/redislimit"
 	"github.com/stretchr/testify/require"
@@ -30,6 +31,27 @@ func TestLeasesFollowTheSender(t *testing.T) {
 		require.False(t, b[0].Refused || b[1].Refused)
 	}
 	require.LessOrEqual(t, commands(t, c)["evalsha"], n/50)
+}
+
+// The state outlives the leases and what fills up after they have lapsed.
+func TestLeaseState(t *testing.T) {
+	c := startServer(t, "redis-server").client()
+	defer c.Close()
+	l := open(t, c, redislimit.Config{Lease: 20 * time.Second, Timeout: 5 * time.Second, Prefix: "p"})
+	limit := senderauth.Limit{Requests: 25, Per: time.Second, Burst: 2000}
+	for range 400 {
+		take(t, l, "a", charge("x", limit, 1))
+	}
+	left, err := redis.NewScript(`
+		local time = redis.call('TIME')
+		local t1, n1, t2, n2 = struct.unpack('<dddd', redis.call('GET', KEYS[1]), 45)
+		return {redis.call('PTTL', KEYS[1]), (t2 - time[1] * 1e6 - time[2]) / 1000, n1 + n2}`).
+		Run(ctx, c, []string{"{p:v1:a}:x"}).Int64Slice()
+	require.NoError(t, err)
+	ttl, lapse, leased := left[0], left[1], left[2]
+	require.Positive(t, leased)
+	require.Positive(t, lapse)
+	require.GreaterOrEqual(t, ttl, lapse+leased*1000/25)
 }
 
 // What is refused by one bucket is decided from memory, and no longer than that
