@@ -52,6 +52,7 @@ local function load(key, arg, perToken, perTick, full, tick)
 		local part = (level - tokens * p) * perToken
 		level = tokens * perToken + math.max(math.floor(part / p) - (part < 2 ^ 53 and 0 or 1), 0)
 		level = math.max(math.min(level, full - (n1 + n2) * perToken), 0)
+		last = math.max(last, clock)
 	end
 	return level, last, t1, n1, t2, n2, changed
 end

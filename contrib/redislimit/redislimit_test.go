@@ -177,6 +177,16 @@ func TestLimitChanges(t *testing.T) {
 		odd := senderauth.Limit{Requests: 999_999_999_999_989, Per: 7*24*time.Hour + 1, Burst: 999_999_999_999_999}
 		require.GreaterOrEqual(t, remaining(odd, 0), 4)
 		require.Equal(t, 10, remaining(hourly(10), 0))
+
+		// A tick of the one limit is not counted by the rate of the other.
+		slow := senderauth.Limit{Requests: 1, Per: math.MaxInt64, Burst: 999_999_999_999_999}
+		take(t, l, "b", charge("x", slow, slow.Burst))
+		<-time.After(20 * time.Millisecond)
+		fast := senderauth.Limit{Requests: 1, Per: 10 * time.Millisecond, Burst: 1000}
+		changed := time.Now()
+		take(t, l, "b", charge("x", fast, 0))
+		left := take(t, l, "b", charge("x", fast, 0))[0].Remaining
+		require.LessOrEqual(t, left, int(time.Since(changed)/fast.Per))
 	})
 }
 
