@@ -195,17 +195,14 @@ func (h *holding) idle(now time.Duration) bool {
 	return true
 }
 
-// purse returns the purse of a charge. The tokens of one whose limit has
-// changed stay, up to the new burst.
+// purse returns the purse of a charge. Where its limit has changed, what is held
+// goes back with the next call: Redis knows what all instances hold.
 func (h *holding) purse(c *senderauth.Charge, a *asked) *purse {
 	for i := range h.purses {
 		if p := &h.purses[i]; p.name == c.Name {
 			if p.limit != c.Limit {
 				p.limit, p.scale, p.lacking = c.Limit, a.scale, 0
-				for i, room := 1, a.burst; i >= 0; i-- {
-					p.lots[i].tokens = min(p.lots[i].tokens, room)
-					room -= p.lots[i].tokens
-				}
+				p.lots[0].until, p.lots[1].until = 0, 0
 			}
 			return p
 		}
@@ -383,7 +380,7 @@ func (p *purse) add(tokens int, lapse int64, until time.Duration) {
 	for i := range p.lots {
 		switch other := &p.lots[i]; {
 		case other.lapse == lapse:
-			other.tokens += tokens
+			other.tokens, other.until = other.tokens+tokens, until
 			return
 		case other.lapse < o.lapse:
 			o = other
@@ -455,15 +452,20 @@ func (c *call) land(reply []int64, now, most time.Duration) (brought bool) {
 	for i := range c.errands {
 		e, p := &c.errands[i], c.h.named(c.errands[i].name)
 		level, since, leased, lapse := uint64(reply[2+4*i]), microseconds(reply[3+4*i]), int(reply[4+4*i]), reply[5+4*i]
+		same := p.packed == e.packed // the limit has not changed meanwhile
 		if leased > 0 {
 			brought = true
-			// From before the call was sent, and earlier by more than two
-			// clocks drift apart.
-			left := microseconds(lapse - reply[1])
-			p.add(leased, lapse, c.sent+left-left/8)
+			until := time.Duration(0)
+			if same {
+				// From before the call was sent, and earlier by more than two
+				// clocks drift apart.
+				left := microseconds(lapse - reply[1])
+				until = c.sent + left - left/8
+			}
+			p.add(leased, lapse, until)
 			p.batch = p.held(now)
 		}
-		if p.scale == e.scale {
+		if same {
 			p.learn(level, since, e.need, reply[0] == 1, now, p.term(most))
 		}
 	}

@@ -23,7 +23,8 @@ for i = 1, n do
 		else
 			return
 		end
-		level = level + back * perToken
+		-- Leased by a larger limit, they may not all have room.
+		level = math.min(level + back * perToken, math.max(full - (n1 + n2) * perToken, 0))
 		changed = true
 	end
 	settle(ta, sa, ba)

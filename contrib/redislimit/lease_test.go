@@ -1,6 +1,7 @@
 package redislimit_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -52,6 +53,37 @@ func TestLeaseState(t *testing.T) {
 	require.Positive(t, leased)
 	require.Positive(t, lapse)
 	require.GreaterOrEqual(t, ttl, lapse+leased*1000/25)
+}
+
+// What is leased by a large limit is not spent by a small one, by however many
+// instances.
+func TestLimitChangesUnderLeases(t *testing.T) {
+	c := startServer(t, "redis-server").client()
+	defer c.Close()
+	var limiters []*redislimit.Limiter
+	for range 3 {
+		limiters = append(limiters, open(t, c, redislimit.Config{Lease: 2 * time.Second, Timeout: 5 * time.Second}))
+	}
+	for range 400 {
+		for _, l := range limiters {
+			require.False(t, take(t, l, "a", charge("x", hourly(5000), 1))[0].Refused)
+		}
+	}
+	admitted := 0
+	for range 40 {
+		for _, l := range limiters {
+			if !take(t, l, "a", charge("x", hourly(10), 1))[0].Refused {
+				admitted++
+			}
+		}
+	}
+	require.LessOrEqual(t, admitted, 10)
+	eventually(t, func() error {
+		if b := take(t, limiters[0], "a", charge("x", hourly(10), 0)); b[0].Remaining != 10-admitted {
+			return fmt.Errorf("%d admitted, %d left", admitted, b[0].Remaining)
+		}
+		return nil
+	})
 }
 
 // What is refused by one bucket is decided from memory, and no longer than that

@@ -167,7 +167,7 @@ func (s *simulation) leaseScript(key, arg string) []int64 {
 		default:
 			continue
 		}
-		b.level += back * b.scale[0]
+		b.level = min(b.level+back*b.scale[0], b.cap())
 	}
 	took, leased, lapse := int64(0), 0.0, 0.0
 	if b.level >= need*b.scale[0] {
