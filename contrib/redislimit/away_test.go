@@ -236,6 +236,33 @@ func (h *hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 	return next
 }
 
+// A hook that panics is a matter of the one call: those that come after it are
+// decided.
+type panicking struct {
+	hook
+	commands int
+}
+
+func (h *panicking) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if h.commands++; h.commands == 1 {
+			panic("hook")
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func TestHookPanics(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		c := startServer(t, "redis-server").client()
+		defer c.Close()
+		c.AddHook(&panicking{})
+		l := open(t, c, redislimit.Config{Lease: lease, Timeout: time.Second})
+		require.Panics(t, func() { take(t, l, "a", charge("x", hourly(10), 1)) })
+		require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+	})
+}
+
 // A service starts without Redis and finds it when it comes.
 func TestStartsWithoutRedis(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {

@@ -3,6 +3,7 @@ package redislimit
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"slices"
@@ -431,21 +432,26 @@ func (l *Limiter) prepare(h *holding, errands []errand, now time.Duration) *call
 // before, and is after. A call that failed is not made again: what it told
 // could count twice. What it gave back or would have brought then lapses.
 func (l *Limiter) do(ctx context.Context, shard *leaseShard, c *call) (reply []int64, err error) {
+	err = errNoReply
+	defer func() { // also where a hook of the client panics
+		shard.mu.Lock()
+		if err == nil && c.land(reply, l.leases.now(), l.leases.term) && !c.h.holder {
+			c.h.holder = true
+			shard.holders = append(shard.holders, c.h)
+		}
+		c.h.flight, c.flight.err = nil, err
+		close(c.flight.done)
+	}()
 	reply, err = l.ask(context.WithoutCancel(ctx), c.h.sender, func(ctx context.Context, n *line) ([]int64, error) {
 		return leaseScript.run(ctx, n, c.keys, c.args, false)
 	})
 	if err == nil && len(reply) != 2+4*len(c.errands) {
 		err = fmt.Errorf("redislimit: the script's reply has %d numbers", len(reply))
 	}
-	shard.mu.Lock()
-	if err == nil && c.land(reply, l.leases.now(), l.leases.term) && !c.h.holder {
-		c.h.holder = true
-		shard.holders = append(shard.holders, c.h)
-	}
-	c.h.flight, c.flight.err = nil, err
-	close(c.flight.done)
 	return reply, err
 }
+
+var errNoReply = errors.New("redislimit: Redis was not asked")
 
 // land puts away what a call brought, and reports whether it brought tokens.
 func (c *call) land(reply []int64, now, most time.Duration) (brought bool) {
@@ -476,8 +482,8 @@ func (c *call) land(reply []int64, now, most time.Duration) (brought bool) {
 func (l *Limiter) fly(ctx context.Context, shard *leaseShard, h *holding, t *take, now time.Duration) error {
 	c := l.prepare(h, t.errands(), now)
 	shard.mu.Unlock()
-	reply, err := l.do(ctx, shard, c)
 	defer shard.mu.Unlock()
+	reply, err := l.do(ctx, shard, c)
 	if err != nil {
 		return err
 	}
