@@ -114,6 +114,40 @@ func (s *leases) shard(sender string) *leaseShard {
 	return &s.shards[maphash.String(s.seed, sender)%uint64(len(s.shards))]
 }
 
+// spend admits what is amply covered by what is held, which on a hot sender is
+// nearly all: without the plan that every other decision needs it is twice as
+// fast. It reports whether it did, and does nothing where it did not.
+func (s *leases) spend(sender string, charges []senderauth.Charge, balances []senderauth.Balance) bool {
+	var from [2]*purse
+	if len(charges) > len(from) {
+		return false
+	}
+	shard := s.shard(sender)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	h := shard.senders[sender]
+	if h == nil {
+		return false
+	}
+	now := s.now() // under the lock: a lease may lapse while waiting for it
+	for i := range charges {
+		c := &charges[i]
+		p := h.known(c)
+		if p == nil || c.Cost <= 0 || slices.Contains(from[:i], p) {
+			return false
+		}
+		if left := p.held(now) - c.Cost; left < 0 || left < p.batch/4 && h.flight == nil {
+			return false
+		}
+		from[i] = p
+	}
+	for i, p := range from[:len(charges)] {
+		p.spend(charges[i].Cost, now)
+		balances[i] = p.balance(charges[i].Cost, now, true)
+	}
+	return true
+}
+
 // leased decides from what is held, and asks Redis where that does not do. One
 // call at a time is under way for a sender; who comes meanwhile and cannot be
 // served waits for it, and is counted in the next.
@@ -210,6 +244,16 @@ func (h *holding) purse(c *senderauth.Charge, a *asked) *purse {
 	}
 	h.purses = append(h.purses, purse{scale: a.scale, name: strings.Clone(c.Name), limit: c.Limit, flown: -time.Hour})
 	return &h.purses[len(h.purses)-1]
+}
+
+// known returns the purse of a charge whose limit has not changed, or nil.
+func (h *holding) known(c *senderauth.Charge) *purse {
+	for i := range h.purses {
+		if p := &h.purses[i]; p.name == c.Name && p.limit == c.Limit {
+			return p
+		}
+	}
+	return nil
 }
 
 // held returns how many tokens can be spent.

@@ -23,7 +23,11 @@ func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderaut
 		return nil, errClosed
 	default:
 	}
-	t := take{sender: senderID, charges: charges, balances: make([]senderauth.Balance, len(charges))}
+	balances := make([]senderauth.Balance, len(charges))
+	if l.leases != nil && ctx.Err() == nil && l.leases.spend(senderID, charges, balances) {
+		return balances, nil
+	}
+	t := take{sender: senderID, charges: charges, balances: balances}
 	if err := l.plan(&t); err != nil {
 		return nil, err
 	}
