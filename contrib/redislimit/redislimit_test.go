@@ -349,6 +349,7 @@ func TestNew(t *testing.T) {
 		{(*redis.ClusterClient)(nil), redislimit.Config{Instances: 1}, []string{"nil *redis.ClusterClient"}},
 		{(*redis.Ring)(nil), redislimit.Config{Instances: 1}, []string{"nil *redis.Ring"}},
 		{redis.NewClient(&redis.Options{}), redislimit.Config{Instances: 1}, []string{"ContextTimeoutEnabled"}},
+		{redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "m", SentinelAddrs: []string{"localhost:1"}}), redislimit.Config{Instances: 1}, []string{"ContextTimeoutEnabled"}},
 		{redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"localhost:1"}}), redislimit.Config{Instances: 1}, []string{"ContextTimeoutEnabled"}},
 		{redis.NewRing(&redis.RingOptions{}), redislimit.Config{Instances: 1}, []string{"ContextTimeoutEnabled"}},
 		{good, redislimit.Config{Instances: 1, CountInstances: func() int { return 1 }}, []string{"both set"}},
