@@ -376,6 +376,54 @@ func TestSlowRedis(t *testing.T) {
 	require.NoError(t, m.are())
 }
 
+// A Sentinel promotes the replica of a master that died: the limiter finds it by
+// itself, and the bucket goes on where it was.
+func TestSentinel(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		t.Parallel()
+		master := startServer(t, "redis-server")
+		replica := startServer(t, "redis-server", "--replicaof", "127.0.0.1 "+fmt.Sprint(master.Port()))
+		sentinel := startSentinel(t, master)
+		s := redis.NewSentinelClient(&redis.Options{Addr: sentinel})
+		defer s.Close()
+		eventually(t, func() error {
+			replicas, err := s.Replicas(ctx, "limits").Result()
+			if err == nil && (len(replicas) != 1 || replicas[0]["master-link-status"] != "ok") {
+				err = fmt.Errorf("%v", replicas)
+			}
+			return err
+		})
+		c := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "limits", SentinelAddrs: []string{sentinel}, ContextTimeoutEnabled: true})
+		defer c.Close()
+		var m modes
+		l := open(t, c, redislimit.Config{Lease: lease, OnMode: m.add, Instances: 2, Timeout: time.Second, Failures: 1})
+		require.Equal(t, 6, take(t, l, "a", charge("x", hourly(10), 4))[0].Remaining)
+		rc := replica.client()
+		defer rc.Close()
+		eventually(t, func() error {
+			if rc.DBSize(ctx).Val() == 0 {
+				return errors.New("not replicated")
+			}
+			return nil
+		})
+		master.kill()
+		d := startLoad(l, 4, charge("y", hourly(1000), 1))
+		eventually(t, func() error { return m.are(redislimit.Away) })
+		eventually(t, func() error {
+			if !contains(rc.Info(ctx, "replication").Val(), "role:master") {
+				return errors.New("not promoted")
+			}
+			return nil
+		})
+		promoted := time.Now()
+		eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
+		t.Logf("shared again %v after the promotion", time.Since(promoted).Round(time.Millisecond))
+		d.stop()
+		require.Zero(t, d.failed.Load())
+		require.Equal(t, 5, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+	})
+}
+
 // relay is a way to a server on which what it answers, piece by piece, can be
 // held back, changed, or, with nil, cut off.
 func relay(t *testing.T, to string, answer func(piece []byte) []byte) (addr string) {

@@ -3,6 +3,10 @@ package redislimit_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -67,6 +71,30 @@ func eventually(t testing.TB, f func() error) {
 		}
 	}
 	t.Fatalf("not within 20 s: %v", err)
+}
+
+// startSentinel starts a Sentinel that promotes a replica of the master half a
+// second after that fell silent, and returns its address.
+func startSentinel(t testing.TB, master *server) string {
+	t.Helper()
+	port, err := testservers.FreePort()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "sentinel.conf")
+	require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, `
+		port %d
+		bind 127.0.0.1
+		dir %s
+		sentinel monitor limits 127.0.0.1 %d 1
+		sentinel down-after-milliseconds limits 500
+		sentinel failover-timeout limits 5000
+		`, port, dir, master.Port()), 0o600))
+	p, err := testservers.Start(testservers.Command{
+		Args: []string{"redis-server", conf, "--sentinel"}, Dir: dir, Log: filepath.Join(dir, "log"), End: "KILL",
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, p.End("KILL")) })
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 // startCluster starts three masters that share the slots.
