@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -658,12 +657,33 @@ func TestCluster(t *testing.T) {
 }
 
 // No key and no part of one is in what is written to Redis: only the sender,
-// the name, and numbers.
+// the name, and numbers. None of them is of the instance's clock.
 func TestWhatRedisSees(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
+	var r recorder
+	c.AddHook(&r)
 	l := open(t, c, redislimit.Config{Timeout: time.Second, Prefix: "p"})
 	take(t, l, "sender", charge("x", hourly(10), 1))
-	keys := c.Keys(ctx, "*").Val()
-	require.Equal(t, "{p:v1:sender}:x", strings.Join(keys, " "))
+	require.Equal(t, []string{"{p:v1:sender}:x"}, c.Keys(ctx, "*").Val())
+	r.words = nil
+	for range 2 {
+		<-time.After(2 * time.Millisecond)
+		take(t, l, "sender", charge("x", hourly(10), 1))
+	}
+	require.Len(t, r.words, 2)
+	require.Equal(t, r.words[0], r.words[1])
+}
+
+// A recorder notes the words of each command.
+type recorder struct {
+	hook
+	words [][]any
+}
+
+func (r *recorder) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		r.words = append(r.words, cmd.Args())
+		return next(ctx, cmd)
+	}
 }
