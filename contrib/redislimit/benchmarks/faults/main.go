@@ -5,7 +5,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -14,7 +16,9 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,6 +28,7 @@ import (
 )
 
 var (
+	only      = flag.String("only", "", "faults whose name has this in it")
 	rate      = flag.Int("rate", 1000, "requests a second, of 100 senders, at 3 instances")
 	timeout   = flag.Duration("timeout", 50*time.Millisecond, "of a decision")
 	phase     = flag.Duration("phase", 5*time.Second, "length of each phase")
@@ -35,18 +40,28 @@ func main() {
 	flag.Parse()
 	log.SetFlags(0)
 	redis.SetLogger(quiet{})
-	for _, f := range []struct {
-		name        string
-		fault, mend func(s *server)
-	}{
-		{"kill -9, then started again empty", (*server).kill, (*server).start},
-		{"SIGSTOP, then SIGCONT", func(s *server) { s.signal(syscall.SIGSTOP) }, func(s *server) { s.signal(syscall.SIGCONT) }},
-		{"SCRIPT FLUSH", func(s *server) { s.client().ScriptFlush(context.Background()) }, func(*server) {}},
+	for _, f := range []fault{
+		{name: "kill -9, then started again empty", begin: (*server).kill, end: (*server).start},
+		{name: "kill -9, and FailClosed", begin: (*server).kill, end: (*server).start, closed: true},
+		{name: "SIGSTOP, then SIGCONT", begin: func(s *server) { s.signal(syscall.SIGSTOP) }, end: func(s *server) { s.signal(syscall.SIGCONT) }},
+		{name: "20 ms slower, half as many requests again", begin: func(s *server) { s.delay.Store(int64(20 * time.Millisecond)) }, end: func(s *server) { s.delay.Store(0) }, load: 1.5},
+		{name: "SCRIPT FLUSH", begin: func(s *server) { s.client().ScriptFlush(context.Background()) }},
+		{name: "FLUSHALL", begin: func(s *server) { s.client().FlushAll(context.Background()) }},
 	} {
+		if !strings.Contains(f.name, *only) {
+			continue
+		}
 		for _, lease := range []time.Duration{0, 100 * time.Millisecond} {
-			run(f.name, f.fault, f.mend, lease)
+			run(f, lease)
 		}
 	}
+}
+
+type fault struct {
+	name       string
+	begin, end func(s *server) // end may be nil
+	closed     bool
+	load       float64 // of rate; 0: 1
 }
 
 type quiet struct{}
@@ -54,13 +69,32 @@ type quiet struct{}
 func (quiet) Printf(context.Context, string, ...any) {}
 
 type server struct {
-	dir  string
-	port int
-	cmd  *exec.Cmd
+	dir   string
+	port  int
+	cmd   *exec.Cmd
+	delay atomic.Int64 // nanoseconds by which each answer is late
+}
+
+// A slowConn holds back what it reads.
+type slowConn struct {
+	net.Conn
+	delay *atomic.Int64
+}
+
+func (c slowConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	time.Sleep(time.Duration(c.delay.Load()))
+	return n, err
 }
 
 func (s *server) client() *redis.Client {
-	return redis.NewClient(&redis.Options{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)), ContextTimeoutEnabled: true})
+	return redis.NewClient(&redis.Options{
+		Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)), ContextTimeoutEnabled: true, PoolSize: 10,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, network, addr)
+			return slowConn{c, &s.delay}, err
+		},
+	})
 }
 
 func (s *server) start() {
@@ -89,7 +123,7 @@ type event struct {
 	err      error
 }
 
-func run(name string, fault, mend func(*server), lease time.Duration) {
+func run(f fault, lease time.Duration) {
 	dir, err := os.MkdirTemp("", "faults")
 	if err != nil {
 		log.Fatal(err)
@@ -113,7 +147,7 @@ func run(name string, fault, mend func(*server), lease time.Duration) {
 		c := s.client()
 		defer c.Close()
 		l, err := redislimit.New(c, redislimit.Config{
-			Instances: instances, Timeout: *timeout, Lease: lease,
+			Instances: instances, Timeout: *timeout, Lease: lease, FailClosed: f.closed,
 			OnMode: func(m redislimit.Mode, _ error) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -128,15 +162,16 @@ func run(name string, fault, mend func(*server), lease time.Duration) {
 	}
 	go func() {
 		time.Sleep(*phase)
-		fault(s)
+		f.begin(s)
 		time.Sleep(*phase)
-		mend(s)
+		if f.end != nil {
+			f.end(s)
+		}
 	}()
 	var wg sync.WaitGroup
-	tick := time.NewTicker(time.Second / time.Duration(*rate))
-	defer tick.Stop()
+	every := time.Duration(float64(time.Second) / float64(*rate) / cmp.Or(f.load, 1))
 	for n := 0; time.Since(start) < 3**phase; n++ {
-		<-tick.C
+		time.Sleep(time.Until(start.Add(time.Duration(n) * every)))
 		wg.Go(func() {
 			sender := n % 100
 			began := time.Now()
@@ -153,7 +188,7 @@ func run(name string, fault, mend func(*server), lease time.Duration) {
 	if lease > 0 {
 		mode = "lease mode"
 	}
-	fmt.Printf("\n%s, %s\n", name, mode)
+	fmt.Printf("\n%s, %s\n", f.name, mode)
 	for _, part := range []struct {
 		name     string
 		from, to time.Duration
@@ -177,9 +212,15 @@ func run(name string, fault, mend func(*server), lease time.Duration) {
 			if e.err != nil {
 				failed++
 			}
+			if e.err != nil && !errors.Is(e.err, redislimit.ErrUnavailable) {
+				log.Fatal(e.err)
+			}
 			if e.admitted {
 				admitted++
 			}
+		}
+		if len(took) == 0 {
+			continue
 		}
 		slices.Sort(took)
 		fmt.Printf("  %-26s %6d requests  %d errors  p50 %-10v p99 %-10v max %-10v %4d paid the timeout  admitted %.0f/s of %d/s\n",

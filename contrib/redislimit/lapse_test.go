@@ -1,0 +1,48 @@
+package redislimit
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/senderauth/senderauth"
+	"github.com/stretchr/testify/require"
+)
+
+// A lease that has lapsed is not spent, also where it lapsed while the decision
+// waited for its turn.
+func TestLapse(t *testing.T) {
+	limit := senderauth.PerSecond(1000)
+	charges := []senderauth.Charge{{Name: "x", Limit: limit, Cost: 1}}
+	l := &Limiter{parts: make([]part, 1), leases: newLeases(time.Second), failClosed: true, stop: make(chan struct{})}
+	l.parts[0].failures.Store(opened) // Redis is not asked
+	shard := l.leases.shard("a")
+	p := shard.holding("a", 0).purse(&charges[0], &asked{scale: measure(limit)})
+	p.add(10, 1, time.Hour)
+	p.add(20, 2, 2*time.Hour)
+	require.Equal(t, 30, p.held(time.Hour-1))
+	require.Equal(t, 20, p.held(time.Hour))
+	p.spend(5, time.Hour)
+	require.Equal(t, 15, p.held(time.Hour))
+	require.Equal(t, 25, p.held(time.Hour-1), "the first lot is as it was")
+	require.Equal(t, 0, p.held(2*time.Hour))
+
+	for name, decide := range map[string]func() bool{
+		"amply": func() bool { return l.leases.spend("a", charges, make([]senderauth.Balance, 1)) },
+		"barely": func() bool {
+			s := take{sender: "a", charges: charges, balances: make([]senderauth.Balance, 1)}
+			require.NoError(t, l.plan(&s))
+			return l.leased(context.Background(), &s) == nil
+		},
+	} {
+		p.add(20, 2, time.Hour)
+		require.True(t, decide(), name)
+		shard.mu.Lock()
+		decided := make(chan bool)
+		go func() { decided <- decide() }()
+		<-time.After(5 * time.Millisecond)
+		p.lots[0].until, p.lots[1].until = l.leases.now(), l.leases.now()
+		shard.mu.Unlock()
+		require.False(t, <-decided, name)
+	}
+}
