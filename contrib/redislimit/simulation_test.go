@@ -48,6 +48,7 @@ type instance struct {
 	shard   leaseShard
 	waiters map[*flight][]*request
 	tended  bool
+	frozen  time.Duration // until then nothing is given back
 }
 
 type request struct {
@@ -286,7 +287,8 @@ func (s *simulation) zipf() {
 }
 
 // hoard lets all instances be hot for a sender, take one token each when the
-// bucket is full again, and spend everything at once some time later.
+// bucket is full again, and spend everything at once some time later. Half of
+// them are frozen meanwhile, and go on with what they hold, lapsed or not.
 func (s *simulation) hoard() {
 	var at time.Duration
 	each := func(n int, every time.Duration) {
@@ -301,8 +303,13 @@ func (s *simulation) hoard() {
 		each(300, 20*time.Microsecond)
 		at += 1300 * time.Millisecond
 		each(1, 0)
-		at += time.Duration(s.random.Int64N(int64(s.lease/2 + 50*time.Millisecond)))
+		begin := at + 10*time.Millisecond
+		at = begin + time.Duration(s.random.Int64N(int64(2*s.lease)))
 		each(4000, 5*time.Microsecond)
+		until := at
+		for _, i := range s.fleet[:len(s.fleet)/2] {
+			s.after(begin, func() { i.frozen = until })
+		}
 		at += time.Duration(s.random.Int64N(int64(5 * time.Second)))
 	}
 }
@@ -432,8 +439,12 @@ func (s *simulation) tend(i *instance) {
 		return
 	}
 	i.tended = true
-	s.after(s.lease/10, func() {
+	s.after(max(s.lease/10, i.frozen-s.now), func() {
 		i.tended = false
+		if s.now < i.frozen {
+			s.tend(i)
+			return
+		}
 		i.shard.holders = slices.DeleteFunc(i.shard.holders, func(h *holding) bool {
 			held, idle := h.idling(s.now, s.lease)
 			if idle && h.flight == nil {
