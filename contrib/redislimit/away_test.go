@@ -281,6 +281,9 @@ func TestStartsWithoutRedis(t *testing.T) {
 		require.Equal(t, time.Second, b[0].RetryAfter, "more than the share, but not than the burst")
 		b = take(t, l, "a", charge("x", hourly(10), 11))
 		require.Negative(t, b[0].RetryAfter)
+		require.False(t, take(t, l, "a", charge("x", hourly(10), 3))[0].Refused)
+		b = take(t, l, "a", charge("x", hourly(10), 1))
+		require.InDelta(t, 3*time.Hour, b[0].RetryAfter, float64(time.Minute), "a third of the rate")
 		for range 5 {
 			take(t, l, "a", charge("x", hourly(10), 0))
 		}
