@@ -647,14 +647,7 @@ func TestCluster(t *testing.T) {
 		require.EqualValues(t, 60, shared.Load()+away.Load())
 		require.Positive(t, shared.Load())
 		require.Positive(t, away.Load())
-		eventually(t, func() error {
-			if m.mu.Lock(); len(m.all) > 0 && len(m.all)%2 == 0 {
-				m.mu.Unlock()
-				return nil
-			}
-			m.mu.Unlock()
-			return errors.New("still away")
-		})
+		eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
 		require.Equal(t, 100, take(t, l, sender(1), charge("z", hourly(100), 0))[0].Remaining)
 	})
 }
