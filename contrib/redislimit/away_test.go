@@ -314,9 +314,18 @@ func TestFailClosed(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
-		l := open(t, shared(t), redislimit.Config{Lease: lease})
+		l := open(t, shared(t), redislimit.Config{Lease: lease, Timeout: 10 * time.Second})
+		d := startLoad(l, 8, charge("x", hourly(1000), 1))
+		eventually(t, func() error {
+			if d.admitted.Load() < 20 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		require.Zero(t, d.failed.Load())
 		require.NoError(t, l.Close())
 		require.NoError(t, l.Close())
+		d.stop()
 		_, err := l.Take(ctx, "a", []senderauth.Charge{charge("x", hourly(10), 1)})
 		require.EqualError(t, err, "redislimit: the Limiter is closed")
 	})
@@ -576,6 +585,35 @@ func TestLostReplies(t *testing.T) {
 		t.Logf("%d admitted, %d failed", admitted.Load(), failed.Load())
 		require.LessOrEqual(t, admitted.Load(), int64(1000))
 		require.Positive(t, failed.Load())
+	})
+}
+
+// A caller that leaves during its call is no failure of Redis, and takes nobody
+// along.
+func TestCallerLeaves(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		s := startServer(t, "redis-server")
+		c := redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, Addr: relay(t, s.Addr(), func(piece []byte) []byte {
+			<-time.After(20 * time.Millisecond)
+			return piece
+		})})
+		defer c.Close()
+		var m modes
+		l := open(t, c, redislimit.Config{Lease: lease, OnMode: m.add, Failures: 1, Timeout: 10 * time.Second})
+		var wg sync.WaitGroup
+		for i := range 40 {
+			wg.Go(func() {
+				if i%2 == 0 {
+					require.False(t, take(t, l, "a", charge("x", hourly(100), 1))[0].Refused)
+					return
+				}
+				leaving, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
+				defer cancel()
+				_, _ = l.Take(leaving, "a", []senderauth.Charge{charge("x", hourly(100), 1)})
+			})
+		}
+		wg.Wait()
+		require.NoError(t, m.are())
 	})
 }
 

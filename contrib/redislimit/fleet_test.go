@@ -226,7 +226,7 @@ func TestInstances(t *testing.T) {
 		for _, n := range []int{1, 3, 5, 9} {
 			for _, share := range []float64{0.9, 1, 2} {
 				perWorker := float64(limit.Requests) * share / float64(n)
-				attempts := int(perWorker * 0.5)
+				attempts := int(perWorker) // in a second: ten times what fills the bucket
 				for _, w := range workers[:n] {
 					w.tell(t, order{
 						Sender: fmt.Sprint(n, share), Limit: limit,

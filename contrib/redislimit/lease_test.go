@@ -55,6 +55,33 @@ func TestLeaseState(t *testing.T) {
 	require.GreaterOrEqual(t, ttl, lapse+leased*1000/25)
 }
 
+// A charge that is too fast to lease goes together with one that is leased, or
+// not at all.
+func TestLeasedAndUnleased(t *testing.T) {
+	c := startServer(t, "redis-server").client()
+	defer c.Close()
+	l := open(t, c, redislimit.Config{Lease: time.Second, Timeout: 5 * time.Second})
+	slow, fast := hourly(5000), senderauth.Limit{Requests: 1, Per: 15 * time.Millisecond}
+	for range 400 {
+		require.False(t, take(t, l, "a", charge("x", slow, 1))[0].Refused)
+	}
+	admitted, refused := 400, 0
+	for range 200 {
+		if b := take(t, l, "a", charge("x", slow, 1), charge("y", fast, 1)); b[0].Refused || b[1].Refused {
+			refused++
+		} else {
+			admitted++
+		}
+	}
+	require.Positive(t, refused)
+	eventually(t, func() error {
+		if b := take(t, l, "a", charge("x", slow, 0)); b[0].Remaining != 5000-admitted {
+			return fmt.Errorf("%d admitted, %d left", admitted, b[0].Remaining)
+		}
+		return nil
+	})
+}
+
 // What is leased by a large limit is not spent by a small one, by however many
 // instances.
 func TestLimitChangesUnderLeases(t *testing.T) {
