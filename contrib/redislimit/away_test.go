@@ -171,6 +171,16 @@ func TestFailuresNowAndThen(t *testing.T) {
 			s.wait()
 			require.Equal(t, 99-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining)
 		}
+		// A key that is none of ours is an answer of a Redis that is well.
+		require.NoError(t, c.HSet(ctx, "{"+t.Name()+":v1:a}:hash", "f", 1).Err())
+		for range 3 {
+			s.pause()
+			require.Equal(t, 50, take(t, l, "b", charge("x", hourly(100), 0))[0].Remaining, "a half")
+			s.resume()
+			s.wait()
+			_, err := l.Take(ctx, "a", []senderauth.Charge{charge("hash", hourly(100), 1)})
+			require.ErrorContains(t, err, "WRONGTYPE")
+		}
 		require.NoError(t, m.are())
 	})
 }
@@ -180,13 +190,14 @@ func TestRedisIsFull(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
 	var m modes
-	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, Timeout: time.Second})
+	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, Timeout: time.Second, ProbeEvery: 5 * time.Millisecond})
 	// What is tried meanwhile overwrites no bucket, whatever its name.
 	require.Equal(t, 97, take(t, l, "a", charge("probe", hourly(100), 3))[0].Remaining)
 	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "1").Err())
 	for i := range 20 {
 		require.Equal(t, 49-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining, "a half")
 	}
+	<-time.After(50 * time.Millisecond) // that it answers is not enough
 	require.NoError(t, m.are(redislimit.Away))
 	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "0").Err())
 	eventually(t, func() error { return m.are(redislimit.Away, redislimit.Shared) })
