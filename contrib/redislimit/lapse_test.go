@@ -46,3 +46,12 @@ func TestLapse(t *testing.T) {
 		require.False(t, <-decided, name)
 	}
 }
+
+// What is leased is away from the others for a quarter of the time that fills
+// the bucket, at the most.
+func TestTerm(t *testing.T) {
+	for burst, want := range map[int]time.Duration{1000: 100 * time.Millisecond, 100: 25 * time.Millisecond, 16: 4 * time.Millisecond, 15: 0} {
+		s := measure(senderauth.Limit{Requests: 1000, Per: time.Second, Burst: burst})
+		require.Equal(t, want, s.term(100*time.Millisecond), burst)
+	}
+}
