@@ -133,7 +133,7 @@ func TestRedisHangs(t *testing.T) {
 	c := s.client()
 	defer c.Close()
 	var m modes
-	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add})
+	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, ProbeEvery: time.Millisecond})
 	require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
 	s.pause()
 	d := startLoad(l, 50, charge("x", hourly(10), 1))
@@ -153,6 +153,16 @@ func TestRedisHangs(t *testing.T) {
 	b := take(t, l, "a", charge("x", hourly(10), 0))
 	// Redis may have done what it had been sent before it hung.
 	require.LessOrEqual(t, b[0].Remaining, 9)
+
+	// Close waits for what is under way.
+	s.pause()
+	for m.are(redislimit.Away, redislimit.Shared) == nil {
+		take(t, l, "b", charge("x", hourly(10), 0))
+	}
+	<-time.After(10 * time.Millisecond)
+	require.NoError(t, l.Close())
+	all := make([]byte, 1<<20)
+	require.False(t, contains(string(all[:runtime.Stack(all, true)]), "(*breaker).recover("))
 }
 
 // Failures that are not in a row change no mode: each is decided without Redis.

@@ -8,7 +8,7 @@ import (
 
 // deadlines are contexts that several calls share: one of its own costs a call
 // a microsecond, most of it for a timer that never fires. A call's ends after
-// its timeout at the earliest, and after a tenth more at the latest.
+// its timeout at the latest, and after a tenth less at the earliest.
 type deadlines struct {
 	timeout time.Duration
 	last    atomic.Pointer[deadline]
@@ -16,7 +16,7 @@ type deadlines struct {
 
 type deadline struct {
 	context.Context
-	fresh time.Time // until when it leaves a call its timeout
+	fresh time.Time // until when it is long enough for a call
 }
 
 // of returns a context with a deadline and the values of ctx.
@@ -24,10 +24,9 @@ func (d *deadlines) of(ctx context.Context) context.Context {
 	now := time.Now()
 	last := d.last.Load()
 	if last == nil || now.After(last.fresh) {
-		fresh := now.Add(d.timeout / 10)
-		shared, cancel := context.WithDeadline(context.Background(), fresh.Add(d.timeout))
+		shared, cancel := context.WithDeadline(context.Background(), now.Add(d.timeout))
 		context.AfterFunc(shared, cancel) // nobody knows earlier that it may end
-		last = &deadline{shared, fresh}
+		last = &deadline{shared, now.Add(d.timeout / 10)}
 		d.last.Store(last)
 	}
 	return &timed{last, ctx}

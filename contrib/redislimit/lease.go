@@ -178,7 +178,7 @@ func (l *Limiter) leased(ctx context.Context, t *take) error {
 		}
 		h.wait(t, +1)
 		shard.mu.Unlock()
-		<-f.done // no later than the timeout
+		<-f.done // within the timeout
 		shard.mu.Lock()
 		h.wait(t, -1)
 		if now = l.leases.now(); f.err == nil && now > end {

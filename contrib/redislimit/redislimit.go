@@ -49,8 +49,9 @@ type Config struct {
 	// it admits less by what instances hold of a sender that others ask for.
 	Lease time.Duration
 
-	// Timeout is how long a decision waits for Redis, or up to a tenth longer.
-	// 0: 50 milliseconds.
+	// Timeout is how long a decision waits for Redis, or up to a tenth less. In
+	// lease mode one may wait for a call of the same sender first, that comes
+	// back in time, and then for its own. 0: 50 milliseconds.
 	Timeout time.Duration
 	// Failures in a row after which Redis is not asked any more. 0: 5.
 	Failures int

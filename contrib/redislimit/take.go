@@ -16,7 +16,8 @@ var errClosed = errors.New("redislimit: the Limiter is closed")
 
 // Take is [senderauth.Limiter]'s. Its errors are mistakes of the caller, a key
 // of ours in Redis that holds something else, a context that ended, a closed
-// limiter, and with FailClosed ErrUnavailable.
+// limiter, and with FailClosed ErrUnavailable. Once Redis is asked the end of ctx
+// ends nothing, for a call can carry the decisions of others: Config.Timeout does.
 func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
 	select {
 	case <-l.stop:
