@@ -32,6 +32,8 @@ func TestLeasesFollowTheSender(t *testing.T) {
 		require.False(t, b[0].Refused || b[1].Refused)
 	}
 	require.LessOrEqual(t, commands(t, c)["evalsha"], n/50)
+	_, err := l.Take(ctx, "fast", []senderauth.Charge{charge("x", limit, 1), charge("x", limit, 1)})
+	require.ErrorContains(t, err, "given twice")
 }
 
 // The state outlives the leases and what fills up after they have lapsed.

@@ -505,6 +505,23 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
+// A hot sender hardly ever waits: more is fetched before what is held is gone.
+func TestSimulatedHotSender(t *testing.T) {
+	s := &simulation{
+		instances: 2, senders: 1, demand: 20_000, lease: 100 * time.Millisecond, length: 2 * time.Second,
+		delay: 200 * time.Microsecond,
+		limit: func(uint64) senderauth.Limit {
+			return senderauth.Limit{Requests: 100_000, Per: time.Second, Burst: 100_000}
+		},
+	}
+	s.run()
+	t.Log(s)
+	require.Less(t, s.waited, s.requests/200)
+	require.Less(t, s.commands, s.requests/50)
+	require.Equal(t, s.requests, s.admitted)
+	require.Less(t, s.worst, 1e-6, "tokens above the limit")
+}
+
 // However long the adversary waits, leases never let more through.
 func TestSimulatedAdversary(t *testing.T) {
 	for _, lease := range []time.Duration{100 * time.Millisecond, time.Second} {
