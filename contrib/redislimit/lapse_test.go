@@ -55,3 +55,19 @@ func TestTerm(t *testing.T) {
 		require.Equal(t, want, s.term(100*time.Millisecond), burst)
 	}
 }
+
+// What holds tokens is not forgotten, and what does not is.
+func TestForget(t *testing.T) {
+	shard := &leaseShard{senders: map[string]*holding{}}
+	limit := senderauth.PerSecond(1000)
+	hot := shard.holding("hot", 0)
+	hot.purse(&senderauth.Charge{Name: "x", Limit: limit}, &asked{scale: measure(limit)}).add(10, 1, time.Hour)
+	for now := time.Minute; now < time.Hour; now += time.Minute {
+		shard.holding(now.String(), now)
+		require.Same(t, hot, shard.holding("hot", now))
+	}
+	require.Less(t, len(shard.senders), 4)
+	shard.holding("another", time.Hour)
+	shard.holding("one more", time.Hour)
+	require.NotContains(t, shard.senders, "hot")
+}
