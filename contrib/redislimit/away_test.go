@@ -182,7 +182,7 @@ func TestFailuresNowAndThen(t *testing.T) {
 			require.Equal(t, 99-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining)
 		}
 		// A key that is none of ours is an answer of a Redis that is well.
-		require.NoError(t, c.HSet(ctx, "{"+t.Name()+":v1:a}:hash", "f", 1).Err())
+		require.NoError(t, c.HSet(ctx, "{"+prefix(t)+":v1:a}:hash", "f", 1).Err())
 		for range 3 {
 			s.pause()
 			require.Equal(t, 50, take(t, l, "b", charge("x", hourly(100), 0))[0].Remaining, "a half")
@@ -662,7 +662,7 @@ func TestCluster(t *testing.T) {
 		require.Equal(t, 9, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
 
 		// A slot moves to another master: MOVED is followed.
-		tag := t.Name() + ":v1:" + sender(0)
+		tag := prefix(t) + ":v1:" + sender(0)
 		slot := c.ClusterKeySlot(ctx, "{"+tag+"}").Val()
 		var from, to *redis.Client
 		for i, n := range nodes {

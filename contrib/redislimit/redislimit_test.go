@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
@@ -36,7 +37,12 @@ func shared(t testing.TB) redis.UniversalClient {
 		require.NoError(t, err)
 		o.ContextTimeoutEnabled = true
 		c := redis.NewClient(o)
-		t.Cleanup(func() { c.Close() })
+		t.Cleanup(func() {
+			for keys := c.Scan(ctx, 0, "{"+t.Name()+"*", 1000).Iterator(); keys.Next(ctx); {
+				require.NoError(t, c.Del(ctx, keys.Val()).Err())
+			}
+			c.Close()
+		})
 		return c
 	}
 	c := startServer(t, "redis-server").client()
@@ -50,12 +56,21 @@ func open(t testing.TB, c redis.UniversalClient, cfg redislimit.Config) *redisli
 		cfg.Instances = 1
 	}
 	if cfg.Prefix == "" {
-		cfg.Prefix = t.Name()
+		cfg.Prefix = prefix(t)
 	}
 	l, err := redislimit.New(c, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
 	return l
+}
+
+var prefixes sync.Map
+
+// prefix is the same for all limiters of a test, and another each time that it
+// runs.
+func prefix(t testing.TB) string {
+	p, _ := prefixes.LoadOrStore(t, fmt.Sprintf("%s-%x", t.Name(), rand.Uint64()))
+	return p.(string)
 }
 
 // inBoth runs a test in exact and in lease mode.
@@ -217,11 +232,11 @@ func TestExtremeLimits(t *testing.T) {
 // The state outlives the refill, by little, and a full bucket leaves none.
 func TestState(t *testing.T) {
 	c := shared(t)
-	l := open(t, c, redislimit.Config{Timeout: time.Second, Prefix: "p"})
+	l := open(t, c, redislimit.Config{Timeout: time.Second})
 	take(t, l, "a", charge("x", senderauth.Limit{Requests: 1, Per: 10 * time.Second, Burst: 3}, 2))
-	keys, err := c.Keys(ctx, "{p:*").Result()
+	keys, err := c.Keys(ctx, "{"+prefix(t)+":*").Result()
 	require.NoError(t, err)
-	require.Equal(t, []string{"{p:v1:a}:x"}, keys)
+	require.Equal(t, []string{"{" + prefix(t) + ":v1:a}:x"}, keys)
 	ttl, err := c.PTTL(ctx, keys[0]).Result()
 	require.NoError(t, err)
 	require.Greater(t, ttl, 20*time.Second)
@@ -232,7 +247,7 @@ func TestState(t *testing.T) {
 
 	take(t, l, "b", charge("x", hourly(2), 0))
 	take(t, l, "b", charge("x", hourly(2), 3))
-	require.Zero(t, c.Exists(ctx, "{p:v1:b}:x").Val(), "neither a look nor a refusal makes a bucket")
+	require.Zero(t, c.Exists(ctx, "{"+prefix(t)+":v1:b}:x").Val(), "neither a look nor a refusal makes a bucket")
 
 	// No sender reaches another's buckets by its name.
 	take(t, l, "a}:x", charge("y", hourly(2), 2))
@@ -255,16 +270,17 @@ func TestRefill(t *testing.T) {
 // An older time is never written, and mints nothing.
 func TestClockStepsBack(t *testing.T) {
 	c := shared(t)
-	l := open(t, c, redislimit.Config{Timeout: time.Second, Prefix: "p"})
+	l := open(t, c, redislimit.Config{Timeout: time.Second})
 	limit := senderauth.Limit{Requests: 1, Per: time.Second, Burst: 10}
 	take(t, l, "a", charge("x", limit, 4))
+	key := "{" + prefix(t) + ":v1:a}:x"
 	// As if the clock had been an hour ahead when the bucket was written.
 	ahead := redis.NewScript(`
 		local v = redis.call('GET', KEYS[1])
 		local level, last = struct.unpack('<dd', v, 29)
 		redis.call('SET', KEYS[1], string.sub(v, 1, 28) .. struct.pack('<dd', level, last + 3600e6), 'KEEPTTL')
 		return string.format('%.0f', last + 3600e6)`)
-	last, err := ahead.Run(ctx, c, []string{"{p:v1:a}:x"}).Text()
+	last, err := ahead.Run(ctx, c, []string{key}).Text()
 	require.NoError(t, err)
 	for want := 5; want >= 0; want-- {
 		require.Equal(t, want, take(t, l, "a", charge("x", limit, 1))[0].Remaining)
@@ -272,19 +288,19 @@ func TestClockStepsBack(t *testing.T) {
 	require.True(t, take(t, l, "a", charge("x", limit, 1))[0].Refused)
 	after, err := redis.NewScript(`
 		local level, last = struct.unpack('<dd', redis.call('GET', KEYS[1]), 29)
-		return string.format('%.0f', last)`).Run(ctx, c, []string{"{p:v1:a}:x"}).Text()
+		return string.format('%.0f', last)`).Run(ctx, c, []string{key}).Text()
 	require.NoError(t, err)
 	require.Equal(t, last, after)
 	// The state still ends when the bucket would be full by the new clock.
-	require.LessOrEqual(t, c.PTTL(ctx, "{p:v1:a}:x").Val(), 11*time.Second)
+	require.LessOrEqual(t, c.PTTL(ctx, key).Val(), 11*time.Second)
 }
 
 func TestForeignKeys(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		c := shared(t)
-		l := open(t, c, redislimit.Config{Lease: lease, Timeout: time.Second, Prefix: "p"})
-		require.NoError(t, c.HSet(ctx, "{p:v1:a}:hash", "f", 1).Err())
-		require.NoError(t, c.Set(ctx, "{p:v1:a}:text", "hello", 0).Err())
+		l := open(t, c, redislimit.Config{Lease: lease, Timeout: time.Second})
+		require.NoError(t, c.HSet(ctx, "{"+prefix(t)+":v1:a}:hash", "f", 1).Err())
+		require.NoError(t, c.Set(ctx, "{"+prefix(t)+":v1:a}:text", "hello", 0).Err())
 		for _, name := range []string{"hash", "text"} {
 			for range 10 {
 				_, err := l.Take(ctx, "a", []senderauth.Charge{charge("x", hourly(1000), 1), charge(name, hourly(1), 1)})
@@ -366,16 +382,14 @@ func TestNew(t *testing.T) {
 }
 
 func TestReset(t *testing.T) {
-	for name, c := range map[string]redis.UniversalClient{
-		"single": shared(t),
-		// Servers that share the senders without knowing of one another.
-		"ring": redis.NewRing(&redis.RingOptions{
-			Addrs:                 map[string]string{"one": startServer(t, "redis-server").Addr(), "two": startServer(t, "redis-server").Addr()},
-			ContextTimeoutEnabled: true,
-		}),
-	} {
+	// Servers that share the senders without knowing of one another.
+	ring := redis.NewRing(&redis.RingOptions{
+		Addrs:                 map[string]string{"one": startServer(t, "redis-server").Addr(), "two": startServer(t, "redis-server").Addr()},
+		ContextTimeoutEnabled: true,
+	})
+	defer ring.Close()
+	for name, c := range map[string]redis.UniversalClient{"single": shared(t), "ring": ring} {
 		t.Run(name, func(t *testing.T) {
-			defer c.Close()
 			inBoth(t, func(t *testing.T, lease time.Duration) {
 				l := open(t, c, redislimit.Config{Lease: lease, Timeout: time.Second})
 				senders := []string{"a", "ab", "a*", "[a]", "a}", "%"}
