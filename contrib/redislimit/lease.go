@@ -152,9 +152,6 @@ func (s *leases) spend(sender string, charges []senderauth.Charge, balances []se
 // call at a time is under way for a sender; who comes meanwhile and cannot be
 // served waits for it, and is counted in the next.
 func (l *Limiter) leased(ctx context.Context, t *take) error {
-	if ctx.Err() != nil {
-		return ended(ctx)
-	}
 	shard := l.leases.shard(t.sender)
 	shard.mu.Lock()
 	now := l.leases.now() // under the lock: a lease may lapse while waiting for it
@@ -486,7 +483,7 @@ func (l *Limiter) do(ctx context.Context, shard *leaseShard, c *call) (reply []i
 		c.h.flight, c.flight.err = nil, err
 		close(c.flight.done)
 	}()
-	reply, err = l.ask(context.WithoutCancel(ctx), c.h.sender, func(ctx context.Context, n *line) ([]int64, error) {
+	reply, err = l.ask(ctx, c.h.sender, func(ctx context.Context, n *line) ([]int64, error) {
 		return leaseScript.run(ctx, n, c.keys, c.args, false)
 	})
 	if err == nil && len(reply) != 2+4*len(c.errands) {

@@ -35,6 +35,9 @@ func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderaut
 	if len(t.asked) == 0 {
 		return t.balances, nil
 	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("redislimit: %w", context.Cause(ctx))
+	}
 	decide := l.exact
 	if l.leases != nil && !slices.ContainsFunc(t.asked, func(a asked) bool { return a.term(l.leases.term) == 0 }) {
 		decide = l.leased
@@ -150,9 +153,6 @@ func (s *scale) balance(level, need uint64, since time.Duration, taken bool) sen
 // ask calls Redis unless that is away, within the time that a decision has.
 func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Context, *line) ([]int64, error)) ([]int64, error) {
 	part := l.part(sender)
-	if ctx.Err() != nil {
-		return nil, ended(ctx)
-	}
 	if part.open() {
 		return nil, errAway
 	}
@@ -174,10 +174,6 @@ var errAway = errors.New("redislimit: Redis is away")
 
 // A finalError is one that no other decision takes the place of.
 type finalError struct{ error }
-
-func ended(ctx context.Context) error {
-	return &finalError{fmt.Errorf("redislimit: %w", context.Cause(ctx))}
-}
 
 // probe writes: a replica, or a Redis that is out of memory, would read. No
 // bucket has that name, for theirs go on with a colon.
