@@ -158,22 +158,15 @@ func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Cont
 	}
 	// A call carries others' decisions, too: it does not end with one client.
 	reply, err := call(l.deadlines.of(ctx), &part.line)
-	switch {
-	case err == nil:
+	if err == nil || misused(err) {
 		part.succeeded()
-		return reply, nil
-	case misused(err):
-		part.succeeded()
-		return nil, &finalError{fmt.Errorf("redislimit: %w", err)}
+		return reply, err
 	}
 	part.failed(err, func() error { return l.probe(sender) })
 	return nil, err
 }
 
 var errAway = errors.New("redislimit: Redis is away")
-
-// A finalError is one that no other decision takes the place of.
-type finalError struct{ error }
 
 // probe writes: a replica, or a Redis that is out of memory, would read. No
 // bucket has that name, for theirs go on with a colon.
@@ -196,8 +189,8 @@ func escaped(sender string) string {
 
 // without decides where Redis could not be asked.
 func (l *Limiter) without(ctx context.Context, t *take, err error) ([]senderauth.Balance, error) {
-	if final := (*finalError)(nil); errors.As(err, &final) {
-		return nil, final.error
+	if misused(err) {
+		return nil, fmt.Errorf("redislimit: %w", err)
 	}
 	if l.failClosed {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
