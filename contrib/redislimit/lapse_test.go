@@ -71,3 +71,17 @@ func TestForget(t *testing.T) {
 	shard.holding("one more", time.Hour)
 	require.NotContains(t, shard.senders, "hot")
 }
+
+// What is refused anyhow waits for an answer, but for no tokens.
+func TestWaiting(t *testing.T) {
+	limit := senderauth.Limit{Requests: 1, Per: time.Hour, Burst: 10}
+	l, h := new(Limiter), new(holding)
+	for _, c := range []struct{ cost, want int }{{3, 3}, {11, 0}} {
+		s := take{charges: []senderauth.Charge{{Name: "x", Limit: limit, Cost: c.cost}}, balances: make([]senderauth.Balance, 1)}
+		require.NoError(t, l.plan(&s))
+		h.wait(&s, +1)
+		require.Equal(t, c.want, h.named("x").waiting)
+		h.wait(&s, -1)
+		require.Zero(t, h.named("x").waiting)
+	}
+}

@@ -334,6 +334,9 @@ func (p *purse) balance(cost int, now time.Duration, covered bool) senderauth.Ba
 
 // wait counts the tokens that a caller waits for.
 func (h *holding) wait(t *take, sign int) {
+	if t.refused {
+		return
+	}
 	for i := range t.asked {
 		a := &t.asked[i]
 		h.purse(&t.charges[a.i], a).waiting += sign * t.charges[a.i].Cost
