@@ -138,7 +138,10 @@ func TestLeaseRemembersRefusals(t *testing.T) {
 	require.LessOrEqual(t, last, first)
 	require.Less(t, commands(t, c)["evalsha"], 100)
 
-	// Support staff elsewhere resets the sender.
+	// Support staff resets the sender, here and elsewhere.
+	require.NoError(t, l.Reset(ctx, "a"))
+	require.False(t, take(t, l, "a", charge("x", limit, 5))[0].Refused)
+	require.True(t, take(t, l, "a", charge("x", limit, 1))[0].Refused)
 	require.NoError(t, other.Reset(ctx, "a"))
 	eventually(t, func() error {
 		b := take(t, l, "a", charge("x", limit, 1))
