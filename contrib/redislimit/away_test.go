@@ -609,6 +609,36 @@ func TestLostReplies(t *testing.T) {
 	})
 }
 
+// Calls whose answers do not come hold nobody up who comes after them.
+func TestLateAnswers(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		s := startServer(t, "redis-server")
+		var answers atomic.Int32
+		late := make(chan struct{})
+		c := redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, Addr: relay(t, s.Addr(), func(piece []byte) []byte {
+			if isNumbers(piece) && answers.Add(1) <= 2 {
+				<-late
+			}
+			return piece
+		})})
+		defer c.Close()
+		l := open(t, c, redislimit.Config{Lease: lease, FailClosed: true, Timeout: 10 * time.Second})
+		var wg sync.WaitGroup
+		for i := range 2 {
+			wg.Go(func() { take(t, l, fmt.Sprint(i), charge("x", hourly(10), 1)) })
+		}
+		eventually(t, func() error {
+			if answers.Load() < 2 {
+				return errors.New("not asked")
+			}
+			return nil
+		})
+		require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+		close(late)
+		wg.Wait()
+	})
+}
+
 // A caller that leaves during its call is no failure of Redis, and takes nobody
 // along.
 func TestCallerLeaves(t *testing.T) {
