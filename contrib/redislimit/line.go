@@ -12,6 +12,10 @@ import (
 // many, those who come while flying calls are under way go together in the
 // next one, in one write and one read: with 64 callers on two cores that is
 // twice the decisions.
+//
+// The AutoPipeliner of go-redis, which is experimental, does the like and does
+// not do here: its commands have no deadline of their own, where a decision has
+// milliseconds.
 type line struct {
 	client redis.UniversalClient
 
