@@ -40,7 +40,7 @@ func Blocked() Limit { return Limit{Requests: -2, Burst: -2} }
 
 // maxQuota is the largest Integer of RFC 9651 section 3.3.1, in which the rate
 // fields are written.
-const maxQuota = 999_999_999_999_999
+const maxQuota int64 = 999_999_999_999_999
 
 func (l Limit) validate() error {
 	if l == Unlimited() || l == Blocked() {
@@ -50,13 +50,13 @@ func (l Limit) validate() error {
 		return errors.New("the zero Limit: say Unlimited() or Blocked(), or set Requests and Per")
 	}
 	var errs []error
-	if l.Requests < 1 || l.Requests > maxQuota {
+	if l.Requests < 1 || int64(l.Requests) > maxQuota {
 		errs = append(errs, fmt.Errorf("field Requests is %d, not in 1..%d", l.Requests, maxQuota))
 	}
 	if l.Per <= 0 {
 		errs = append(errs, fmt.Errorf("field Per is %v, not above 0", l.Per))
 	}
-	if l.Burst < 0 || l.Burst > maxQuota {
+	if l.Burst < 0 || int64(l.Burst) > maxQuota {
 		errs = append(errs, fmt.Errorf("field Burst is %d, not in 0..%d", l.Burst, maxQuota))
 	}
 	return errors.Join(errs...)

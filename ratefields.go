@@ -142,7 +142,7 @@ func (l Limit) window() int64 {
 	hi, lo := bits.Mul64(uint64(l.burst()), uint64(l.Per))
 	hi, lo = ceilDiv(hi, lo, uint64(l.Requests))
 	hi, lo = ceilDiv(hi, lo, uint64(time.Second))
-	if hi > 0 || lo > maxQuota {
+	if hi > 0 || lo > uint64(maxQuota) {
 		return maxQuota
 	}
 	return int64(lo)

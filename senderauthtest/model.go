@@ -154,7 +154,7 @@ func burst(l senderauth.Limit) int {
 // tokens is what flows back in d.
 func tokens(l senderauth.Limit, d time.Duration) *big.Rat {
 	t := big.NewRat(int64(l.Requests), int64(l.Per))
-	return t.Mul(t, rat(int(d)))
+	return t.Mul(t, new(big.Rat).SetInt64(int64(d)))
 }
 
 // duration is how long n tokens take to flow back, rounded up.
