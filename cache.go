@@ -557,8 +557,8 @@ func (c *Cache) reject(s *cacheShard, d digest, err error, asked time.Duration, 
 }
 
 // call calls the validator and turns a panic into an error. So it does with a
-// nil pointer that is an error: to look into one may panic, which would end the
-// process where a cache looks up.
+// nil pointer that is an error: to ask one what it is may panic, which would end
+// the process where a cache looks up, and so is tried here.
 func call(ctx context.Context, v Validator, cr Credentials) (s Sender, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -571,6 +571,7 @@ func call(ctx context.Context, v Validator, cr Credentials) (s Sender, err error
 		if errors.As(err, &p) && p == nil {
 			err = errNilProblem
 		}
+		isFailure(err)
 	}
 	return s, err
 }

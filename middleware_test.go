@@ -169,6 +169,7 @@ func TestNilPointerAsErrorIsAFault(t *testing.T) {
 		"a Problem":                       (*senderauth.Problem)(nil),
 		"a Problem, wrapped":              fmt.Errorf("why: %w", (*senderauth.Problem)(nil)),
 		"an error that looks into itself": (*wrapping)(nil),
+		"an error that compares itself":   (*comparing)(nil),
 	} {
 		for _, cached := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, cached %v", name, cached), func(t *testing.T) {
@@ -190,6 +191,11 @@ type wrapping struct{ err error }
 
 func (w *wrapping) Error() string { return w.err.Error() }
 func (w *wrapping) Unwrap() error { return w.err }
+
+type comparing struct{ err error }
+
+func (c *comparing) Error() string        { return c.err.Error() }
+func (c *comparing) Is(target error) bool { return c.err == target }
 
 // Step 1 to 5 come before the limiter, so that nobody's quota is touched.
 func TestRefusedRequestsTakeNoQuota(t *testing.T) {
