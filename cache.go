@@ -196,7 +196,7 @@ func NewCache(v Validator, cfg CacheConfig) (*Cache, error) {
 		if n == 0 {
 			return otherwise
 		}
-		return n
+		return min(n, 1<<61) // 73 years: the sum of two and the clock is no overflow
 	}
 	if cfg.Entries == 0 {
 		cfg.Entries = 100_000
@@ -208,7 +208,7 @@ func NewCache(v Validator, cfg CacheConfig) (*Cache, error) {
 		validator: v,
 		ttl:       or(cfg.TTL, time.Minute),
 		rejected:  or(cfg.RejectedTTL, 5*time.Second),
-		stale:     cfg.StaleTTL,
+		stale:     or(cfg.StaleTTL, 0),
 		timeout:   or(cfg.LookupTimeout, 2*time.Second),
 		start:     time.Now(),
 		slots:     make(chan struct{}, cfg.MaxLookups),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -126,6 +127,16 @@ func TestCacheTTL(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		_, err := t.ask(pair(1))
 		require.ErrorIs(t, err, errOutage)
+	})
+	const ever = time.Duration(math.MaxInt64)
+	cacheBubble(t, "for ever", senderauth.CacheConfig{TTL: ever, RejectedTTL: ever, StaleTTL: ever, LookupTimeout: ever}, func(t *cacheTest) {
+		bad := senderauth.Credentials{SenderID: senderID(1), APIKey: "bad"}
+		time.Sleep(time.Hour)
+		t.is(pair(1), nil, 1)
+		t.is(bad, senderauth.ErrInvalidKey, 2)
+		time.Sleep(10 * 365 * 24 * time.Hour)
+		t.is(pair(1), nil, 2)
+		t.is(bad, senderauth.ErrInvalidKey, 2)
 	})
 	cacheBubble(t, "default", senderauth.CacheConfig{}, func(t *cacheTest) {
 		t.is(pair(1), nil, 1)
