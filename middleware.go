@@ -428,10 +428,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	inner.charged = charges
 	keepPrivate(w.Header(), inner)
+	defer inner.handBack(r) // to one who recovers, too
 	h.next.ServeHTTP(w, &inner.request)
-	// Outer layers see which route a mux inside has matched, and net/http which
-	// temporary files of a form it must remove.
-	r.Pattern, r.MultipartForm = inner.request.Pattern, inner.request.MultipartForm
 }
 
 // admit makes the request that next gets.
@@ -443,6 +441,12 @@ func (g *root) admit(r *http.Request, s *Sender) *admission {
 		delete(a.request.Header, g.keyHeader)
 	}
 	return a
+}
+
+// handBack shows outer layers which route a mux inside has matched, and
+// net/http which temporary files of a form it must remove.
+func (a *admission) handBack(r *http.Request) {
+	r.Pattern, r.MultipartForm = a.request.Pattern, a.request.MultipartForm
 }
 
 // keepPrivate keeps the response out of shared caches: only Authorization does

@@ -615,6 +615,13 @@ func TestPatternIsSetOnTheOuterRequest(t *testing.T) {
 	r.URL.Path = "/contacts/7"
 	require.Equal(t, 200, serve(a.guard.Wrap(mux), r).Status)
 	require.Equal(t, "GET /contacts/{id}", r.Pattern)
+
+	// One that recovers, and logs the route of the 500, sees it too.
+	mux.HandleFunc("GET /panics", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	r = of(1)
+	r.URL.Path = "/panics"
+	require.Panics(t, func() { serve(a.guard.Wrap(mux), r) })
+	require.Equal(t, "GET /panics", r.Pattern)
 }
 
 // net/http removes the files of the request that it made, not of our copy.
