@@ -168,7 +168,7 @@ func newNamedCharge(name string, l Limit) namedCharge {
 
 // New returns a guard that asks v whose a request is and charges the limit
 // "default". Every mistake in cfg is reported at once, each with its field; a
-// nil v is one.
+// nil v is one. The guard is nil then, and its methods panic.
 //
 // Put a [Cache] in front of a validator that does I/O.
 func New(v Validator, cfg Config) (*Guard, error) {
@@ -296,10 +296,18 @@ func fieldName(s string) bool {
 	return s != ""
 }
 
+// check panics where the program starts, not where each request would.
+func (g *Guard) check() {
+	if g == nil || g.root == nil {
+		panic("senderauth: the Guard was not made by New, or New returned an error")
+	}
+}
+
 // Charging returns a guard that charges these limits instead, all of them or
 // none. Without names it only authenticates. It panics on a name that is not
 // in Config.Limits or is given twice: those are literals in a program.
 func (g *Guard) Charging(names ...string) *Guard {
+	g.check()
 	charges, err := g.root.charges(make([]namedCharge, 0, len(names)), names)
 	if err != nil {
 		panic(err)
@@ -313,6 +321,7 @@ func (g *Guard) Charging(names ...string) *Guard {
 // it. A name that is not in Config.Limits or is given twice is answered with
 // 500. It panics on a nil f.
 func (g *Guard) ChargingBy(f func(*http.Request) []string) *Guard {
+	g.check()
 	if f == nil {
 		panic("senderauth: ChargingBy: the function is nil")
 	}
@@ -344,6 +353,7 @@ func (g *root) charges(dst []namedCharge, names []string) ([]namedCharge, error)
 // next sets the field itself, or deletes it as http.FileServer does with an
 // error.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
+	g.check()
 	if isNil(next) {
 		panic("senderauth: Wrap: the handler is nil")
 	}

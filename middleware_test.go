@@ -553,6 +553,14 @@ func TestCharging(t *testing.T) {
 		require.PanicsWithValue(t, "senderauth: ChargingBy: the function is nil", func() { a.guard.ChargingBy(nil) })
 		require.PanicsWithValue(t, "senderauth: Wrap: the handler is nil", func() { a.guard.Wrap(nil) })
 		require.PanicsWithValue(t, "senderauth: Wrap: the handler is nil", func() { a.guard.Wrap(http.HandlerFunc(nil)) })
+
+		// What New returns beside an error, and what it did not return.
+		for _, g := range []*senderauth.Guard{nil, {}} {
+			const text = "senderauth: the Guard was not made by New, or New returned an error"
+			require.PanicsWithValue(t, text, func() { g.Wrap(a.hello()) })
+			require.PanicsWithValue(t, text, func() { g.Charging() })
+			require.PanicsWithValue(t, text, func() { g.ChargingBy(func(*http.Request) []string { return nil }) })
+		}
 	})
 }
 
