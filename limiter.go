@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"math"
 	"math/bits"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,17 +50,20 @@ func (l Limit) validate() error {
 	if l == (Limit{}) {
 		return errors.New("the zero Limit: say Unlimited() or Blocked(), or set Requests and Per")
 	}
-	var errs []error
+	var wrong []string
 	if l.Requests < 1 || int64(l.Requests) > maxQuota {
-		errs = append(errs, fmt.Errorf("field Requests is %d, not in 1..%d", l.Requests, maxQuota))
+		wrong = append(wrong, fmt.Sprintf("Requests is %d, not in 1..%d", l.Requests, maxQuota))
 	}
 	if l.Per <= 0 {
-		errs = append(errs, fmt.Errorf("field Per is %v, not above 0", l.Per))
+		wrong = append(wrong, fmt.Sprintf("Per is %v, not above 0", l.Per))
 	}
 	if l.Burst < 0 || int64(l.Burst) > maxQuota {
-		errs = append(errs, fmt.Errorf("field Burst is %d, not in 0..%d", l.Burst, maxQuota))
+		wrong = append(wrong, fmt.Sprintf("Burst is %d, not in 0..%d", l.Burst, maxQuota))
 	}
-	return errors.Join(errs...)
+	if len(wrong) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(wrong, ", "))
 }
 
 // burst is the size of the bucket, with the default filled in.

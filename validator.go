@@ -120,19 +120,15 @@ type Sender struct {
 // validate reports a record that no guard may act on: a fault of the
 // validator, not of the client.
 func (s *Sender) validate() error {
-	var errs []error
 	if s.ID == "" {
-		errs = append(errs, errors.New("Sender.ID is empty"))
+		return &faultError{errors.New("senderauth: the validator returned an unusable sender: Sender.ID is empty")}
 	}
 	for name, l := range s.Limits {
 		if err := l.validate(); err != nil {
-			errs = append(errs, fmt.Errorf("Sender.Limits[%q]: %w", name, err))
+			return &faultError{fmt.Errorf("senderauth: the validator returned an unusable sender: Sender.Limits[%q]: %w", name, err)}
 		}
 	}
-	if len(errs) == 0 {
-		return nil
-	}
-	return &faultError{fmt.Errorf("senderauth: the validator returned an unusable sender: %w", errors.Join(errs...))}
+	return nil
 }
 
 // A faultError is a mistake of the server's own code. The client is told 500.
