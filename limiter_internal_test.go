@@ -1,6 +1,9 @@
 package senderauth
 
 import (
+	"math"
+	"reflect"
+	"strconv"
 	"testing"
 	"time"
 	"unsafe"
@@ -48,6 +51,43 @@ func TestPitfall04ClockThatStepsBackNeitherFillsNorBlocks(t *testing.T) {
 	b.take(c, int64(hour))
 	require.False(t, acct.full(0), "an hour back the bucket is not taken for full, which would have it forgotten")
 	require.Equal(t, Balance{Remaining: 9, ResetAfter: time.Second}, b.look(&Charge{Name: "default", Limit: limit}, 0))
+}
+
+func TestMemoryLimiterReclaimsFromAMillionOn(t *testing.T) {
+	m := NewMemoryLimiter(MemoryLimiterConfig{})
+	require.InDelta(t, 1_000_000, m.mark*len(m.shards), 1024)
+}
+
+// A map keeps the memory of all that it ever held: one that has become much too
+// large is made anew.
+func TestTableGivesMemoryBack(t *testing.T) {
+	m := NewMemoryLimiter(MemoryLimiterConfig{Buckets: 1})
+	s := &m.shards[0]
+	one := &Charge{Name: "default", Limit: PerSecond(1), Cost: 1}
+	for i := range 1000 {
+		s.add(strconv.Itoa(i)).open(one, 0).take(one, 0)
+	}
+	before := reflect.ValueOf(s.accounts).Pointer()
+	for range 1000 {
+		s.reclaim(int64(time.Second))
+	}
+	require.Empty(t, s.accounts)
+	require.Less(t, cap(s.order), 100)
+	require.NotEqual(t, before, reflect.ValueOf(s.accounts).Pointer())
+}
+
+func TestMemoryLimiterNoticesAClockThatIsSet(t *testing.T) {
+	m := NewMemoryLimiter(MemoryLimiterConfig{})
+	now := int64(time.Since(m.start))
+	m.calendar.Store(&calendar{at: now, offset: -now}) // 1970
+	require.EqualValues(t, 0, m.unix(now))
+	require.EqualValues(t, time.Second-1, m.unix(now+int64(time.Second)-1))
+	require.WithinDuration(t, time.Now().Add(time.Second), time.Unix(0, m.unix(now+int64(time.Second))), time.Minute)
+}
+
+func TestCeilDivCarries(t *testing.T) {
+	hi, lo := ceilDiv(2, math.MaxUint64, 3) // a third below 2^64
+	require.Equal(t, [2]uint64{1, 0}, [2]uint64{hi, lo})
 }
 
 // Two locks in one cache line would slow down those who do not share a lock.

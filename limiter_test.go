@@ -93,6 +93,33 @@ func TestPitfall02IdleEvictionHandsNoQuotaBack(t *testing.T) {
 	})
 }
 
+// One bucket that is not full keeps all of its sender's, wherever in the row it
+// is.
+func TestPitfall02OneBucketThatOwesKeepsItsSender(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(1)
+		charges := func(n, cost int) []senderauth.Balance {
+			names := []senderauth.Charge{{Name: "a", Limit: three, Cost: cost}, {Name: "b", Limit: three, Cost: cost}, {Name: "c", Limit: three, Cost: cost}}
+			names[n%3].Limit = hourly(3)
+			b, err := l.Take(context.Background(), senderID(n), names)
+			require.NoError(t, err)
+			return b
+		}
+		for n := range 300 {
+			charges(n, 3)
+		}
+		time.Sleep(time.Minute) // two of the three are full
+		for n := range 10_000 {
+			take(t, l, 1000+n%300, three, 1)
+		}
+		for n := range 300 {
+			for i, b := range charges(n, 0) {
+				require.Equal(t, i == n%3, b.Remaining == 0)
+			}
+		}
+	})
+}
+
 // Memory comes back after a flood of senders, and those who owe stay.
 func TestTableShrinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -301,6 +328,39 @@ func TestLooksMakeNoBucket(t *testing.T) {
 		require.True(t, take(t, l, n, three, 4).Refused)
 	}
 	require.Zero(t, l.Len())
+}
+
+// A change of plan loses nothing of a token that is on its way, or two plans in
+// turn would starve their sender.
+func TestLimitChangeKeepsPartsOfTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(0)
+		half := senderauth.Limit{Requests: 1, Per: 2 * time.Second, Burst: 7}
+		require.False(t, take(t, l, 1, three, 3).Refused)
+		admitted := 0
+		for i := range 120 { // 0.1 tokens, then 0.05
+			time.Sleep(100 * time.Millisecond)
+			if !take(t, l, 1, []senderauth.Limit{half, three}[i%2], 1).Refused {
+				admitted++
+			}
+		}
+		require.Equal(t, 9, admitted)
+	})
+}
+
+// Several guards, one after the other or at once, share what a limiter keeps:
+// a configuration that is read anew hands no quota out.
+func TestNewGuardFindsTheBuckets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(0)
+		before := newApp(t, nil, senderauth.Config{Limiter: l})
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(before, of(1)))
+		after := newApp(t, nil, senderauth.Config{Limiter: l})
+		require.Equal(t, hello(1).with(threeLeft(1)...), serve(after, of(1)))
+		wider := newApp(t, nil, senderauth.Config{Limiter: l, Limits: limits(senderauth.Limit{Requests: 60, Per: time.Minute, Burst: 30}), RateFields: senderauth.RateFieldsX})
+		require.Equal(t, hello(1).with(rateFieldsX(30, 0, 30)...), serve(wider, of(1)))
+		require.Equal(t, 429, serve(wider, of(1)).Status)
+	})
 }
 
 func TestPerSecondAndPerMinute(t *testing.T) {

@@ -119,7 +119,7 @@ func (r *rate) appendState(b []byte, comma bool) []byte {
 	b = strconv.AppendInt(b, int64(r.balance.Remaining), 10)
 	if t := r.nextToken(); t > 0 {
 		b = append(b, ";t="...)
-		b = strconv.AppendInt(b, min(seconds(t), maxQuota), 10)
+		b = strconv.AppendInt(b, seconds(t), 10)
 	}
 	return b
 }

@@ -50,6 +50,7 @@ func TestRateFieldsValues(t *testing.T) {
 		{"ten a minute, five saved", senderauth.Limit{Requests: 10, Per: time.Minute, Burst: 5}, 2, 5 * time.Second, []string{`r=2;t=1`, `q=5;w=30`, "5", "2", "13"}},
 		{"full again", senderauth.PerSecond(1000), 0, time.Second, []string{`r=999;t=1`, `q=1000;w=1`, "1000", "999", "1"}},
 		{"a third of a second", senderauth.Limit{Requests: 3, Per: time.Second, Burst: 7}, 0, 0, []string{`r=6;t=1`, `q=7;w=3`, "7", "6", "1"}},
+		{"a nanosecond less than one a second", senderauth.Limit{Requests: 3, Per: 3*time.Second - 1}, 1, 0, []string{`r=1;t=1`, `q=3;w=3`, "3", "1", "2"}},
 		{"five a day", senderauth.Limit{Requests: 5, Per: 24 * time.Hour}, 0, time.Hour, []string{`r=4;t=17280`, `q=5;w=86400`, "5", "4", "17280"}},
 		{"the most that can be saved", senderauth.Limit{Requests: most, Per: time.Hour}, 0, 0, []string{`r=999999999999998;t=1`, `q=999999999999999;w=3600`, "999999999999999", "999999999999998", "1"}},
 		{"longer than a Duration holds", senderauth.Limit{Requests: 1, Per: time.Hour, Burst: most}, 10_000_000, 0,
@@ -71,6 +72,39 @@ func TestRateFieldsValues(t *testing.T) {
 			require.Equal(t, strconv.FormatInt(time.Now().Unix()+int64(full), 10), got["X-Ratelimit-Reset"])
 		})
 	}
+}
+
+// Another limiter's times need not be exact to the nanosecond: whoever must wait
+// for a token is told of a time, and none is longer than a token takes.
+func TestRateFieldsOfRoundedTimes(t *testing.T) {
+	for reset, want := range map[time.Duration]string{
+		time.Second:            `"default";r=1;t=1`, // as if the next were there already
+		2 * time.Second:        `"default";r=1;t=1`,
+		1200 * time.Second:     `"default";r=1;t=1`,
+		time.Duration(1 << 62): `"default";r=1;t=1`,
+	} {
+		a := newApp(t, nil, senderauth.Config{RateFields: senderauth.RateFieldsDraft, Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
+			return []senderauth.Balance{{Remaining: 1, ResetAfter: reset}}, nil
+		})})
+		require.Equal(t, want, serve(a, of(1)).Header["Ratelimit"])
+	}
+}
+
+// Of limits with equally few tokens left the one that refused is told of.
+func TestRateFieldsOfATie(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{
+			Limits:     map[string]senderauth.Limit{"default": three, "a": {Requests: 2, Per: 20 * time.Second}},
+			RateFields: senderauth.RateFieldsX,
+			Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
+				return []senderauth.Balance{{ResetAfter: 3 * time.Second}, {Refused: true, RetryAfter: time.Second, ResetAfter: 9 * time.Second}}, nil
+			}),
+		})
+		for _, names := range [][]string{{"default", "a"}, {"a", "default"}} {
+			l := map[string]int{"a": 2, "default": 3}[names[1]]
+			require.Equal(t, limited("1").with(rateFieldsX(l, 0, 9)...), serve(a.guard.Charging(names...).Wrap(a.hello()), of(1)))
+		}
+	})
 }
 
 func TestRateFieldsNames(t *testing.T) {
