@@ -535,7 +535,6 @@ func (c *Cache) accept(s *cacheShard, d digest, sender Sender, asked time.Durati
 		if s.accepted.Add(d.index, e) {
 			s.evictions++
 		}
-		s.rejected.Remove(d.index)
 	}
 	return e
 }

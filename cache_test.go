@@ -419,6 +419,19 @@ func TestCacheNeverOutlivesExpires(t *testing.T) {
 	})
 }
 
+// An instant with a monotonic part would be compared by that, though the
+// calendar had been set.
+func TestCacheComparesExpiresByTheCalendar(t *testing.T) {
+	c := newCache(t, senderauth.ValidatorFunc(func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+		s, err := knowsAll(ctx, c)
+		s.Expires = time.Now().Add(time.Hour)
+		return s, err
+	}), senderauth.CacheConfig{})
+	s, err := c.Validate(context.Background(), pair(1))
+	require.NoError(t, err)
+	require.NotContains(t, s.Expires.String(), "m=")
+}
+
 func TestCacheLookupTimeout(t *testing.T) {
 	cacheBubble(t, "the deadline is in the context", senderauth.CacheConfig{}, func(t *cacheTest) {
 		t.back.slow(time.Hour)
@@ -574,6 +587,7 @@ func TestPitfall13ForgottenInFlightIsNotRemembered(t *testing.T) {
 				t.back.set(nil)
 				tell(t.Cache)
 				time.Sleep(time.Second)
+				require.Zero(t, t.Stats().RejectedEntries)
 				t.is(c, nil, 2)
 			})
 			cacheBubble(t, name+", revoked while looked up behind a hit", senderauth.CacheConfig{}, func(t *cacheTest) {
@@ -746,6 +760,8 @@ func TestPitfall16PairsDoNotMix(t *testing.T) {
 			{SenderID: s + k[:1], APIKey: k[1:]}, {SenderID: s[:35], APIKey: s[35:] + k},
 			{SenderID: s, APIKey: strings.ToUpper(k)}, {SenderID: s, APIKey: k + " "}, {SenderID: s, APIKey: "\x00" + k},
 			{SenderID: "ab", APIKey: "c"}, {SenderID: "a", APIKey: "bc"}, {SenderID: "", APIKey: "abc"},
+			// Bytes of UUIDs that are the length of no sender, and a text.
+			{SenderID: "00616161-6161-6161-6161-616161616161", APIKey: "61616161-6161-6161-6161-616161616161"}, {SenderID: "", APIKey: strings.Repeat("a", 31)},
 		}
 		for i, c := range pairs {
 			t.Validate(context.Background(), c)

@@ -271,8 +271,9 @@ func TestKeyOnly(t *testing.T) {
 	for name, cached := range map[string]bool{"validator": false, "cache": true} {
 		bubble(t, name, func(t *testing.T) {
 			a := newApp(t, nil, senderauth.Config{KeyOnly: true})
+			cache := newCache(t, senderauth.ValidatorFunc(knowsAll), senderauth.CacheConfig{})
 			if cached {
-				guard, err := senderauth.New(newCache(t, senderauth.ValidatorFunc(knowsAll), senderauth.CacheConfig{}), senderauth.Config{KeyOnly: true, Limits: limits(three)})
+				guard, err := senderauth.New(cache, senderauth.Config{KeyOnly: true, Limits: limits(three)})
 				require.NoError(t, err)
 				a.Handler = guard.Wrap(a.hello())
 			}
@@ -282,6 +283,11 @@ func TestKeyOnly(t *testing.T) {
 			require.Equal(t, hello(2).with(threeLeft(2)...), serve(a, request("x-api-key", apiKey(2), "x-sender-id", senderID(1))))
 			for _, c := range a.asked {
 				require.Empty(t, c.SenderID)
+			}
+			if cached { // a guard and who asks directly have the same entries
+				_, err := cache.Validate(context.Background(), senderauth.Credentials{APIKey: apiKey(1)})
+				require.NoError(t, err)
+				require.EqualValues(t, 2, cache.Stats().Lookups)
 			}
 		})
 	}
@@ -546,6 +552,12 @@ func TestNestedGuards(t *testing.T) {
 		r = of(2)
 		r = r.WithContext(senderauth.WithSender(r.Context(), senderauth.Sender{ID: senderID(1)}))
 		require.Equal(t, hello(2).with(threeLeft(2)...), serve(a, r))
+
+		// Nor does it behind a guard make another sender of the one that was found.
+		between := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			a.ServeHTTP(w, r.WithContext(senderauth.WithSender(r.Context(), senderauth.Sender{ID: senderID(1)})))
+		})
+		require.Equal(t, hello(2).with(threeLeft(1)...), serve(a.guard.Charging().Wrap(between), of(2)))
 	})
 }
 
