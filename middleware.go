@@ -17,6 +17,11 @@ import (
 )
 
 // Config configures [New]. It is read once, and only Limits is required.
+//
+// A panic of CheckKey, or of the Validator, is answered with 500, and its value
+// is kept out of all logs, for it may hold the key. One of the Limiter, Observe,
+// ServeProblem or the function of ChargingBy ends the request as one in a
+// handler does: the next handler does not run, and net/http logs the value.
 type Config struct {
 	_ [0]func()
 
@@ -47,7 +52,8 @@ type Config struct {
 	KeyOnly bool
 	// StripKey hides the key header from the next handler, so that it cannot
 	// be logged or forwarded there. The handler gets a copy of the header,
-	// which costs about a microsecond; the caller's request is not changed.
+	// which costs about a microsecond; the caller's request is not changed. A
+	// guard of another New further in does not find the key either.
 	StripKey bool
 
 	// RequireTLS refuses cleartext with 403 "HTTPS is required", before any
@@ -710,7 +716,7 @@ func (g *root) degrade(ctx context.Context, d *decision, err error) {
 	default:
 		// Served without its limits: an outage of the limiter's engine should
 		// not take the customers' API with it. Config.FailClosed says otherwise.
-		d.err = err
+		d.err = errors.Join(d.err, err) // beside what a stale entry covers
 	}
 }
 

@@ -466,6 +466,51 @@ func TestLimiterFailure(t *testing.T) {
 	}
 }
 
+// The store of the keys and that of the limits are often one: an event tells of
+// both outages.
+func TestEventOfTwoOutages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		back := &backend{}
+		limiterOutage := errors.New("redis: connection refused")
+		var events []senderauth.Event
+		guard, err := senderauth.New(newCache(t, back, senderauth.CacheConfig{StaleTTL: time.Hour}), senderauth.Config{
+			Limits:  limits(three),
+			Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) { return nil, limiterOutage }),
+			Observe: func(_ context.Context, e senderauth.Event) { events = append(events, e) },
+		})
+		require.NoError(t, err)
+		h := guard.Wrap(http.NotFoundHandler())
+		serve(h, of(1))
+		back.set(refuseWith(errOutage))
+		time.Sleep(2 * time.Minute)
+		serve(h, of(1))
+		require.Len(t, events, 2)
+		require.ErrorIs(t, events[0].Err, limiterOutage)
+		require.ErrorIs(t, events[1].Err, limiterOutage)
+		require.ErrorIs(t, events[1].Err, errOutage)
+		require.Equal(t, senderauth.Admitted, events[1].Outcome)
+	})
+}
+
+// A panic of the program's own functions lets nobody through, and is not
+// swallowed: http.ErrAbortHandler is a way to end a request.
+func TestPanicOfAFunctionFailsClosed(t *testing.T) {
+	abort := func() { panic(http.ErrAbortHandler) }
+	for name, cfg := range map[string]senderauth.Config{
+		"Limiter": {Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) { abort(); return nil, nil })},
+		"Observe": {Observe: func(context.Context, senderauth.Event) { abort() }},
+	} {
+		a := newApp(t, nil, cfg)
+		require.PanicsWithValue(t, http.ErrAbortHandler, func() { serve(a, of(1)) }, name)
+		require.Empty(t, a.served, name)
+	}
+	a := newApp(t, nil, senderauth.Config{ServeProblem: func(http.ResponseWriter, *http.Request, *senderauth.Problem) { abort() }})
+	require.PanicsWithValue(t, http.ErrAbortHandler, func() { serve(a, request()) })
+	h := a.guard.ChargingBy(func(*http.Request) []string { abort(); return nil }).Wrap(a.hello())
+	require.PanicsWithValue(t, http.ErrAbortHandler, func() { serve(h, of(1)) })
+	require.Empty(t, a.served)
+}
+
 // A limiter of another kind gets what MemoryLimiter gets, and may do with the
 // slice what it likes.
 func TestLimiterOfAnotherKind(t *testing.T) {
