@@ -484,6 +484,7 @@ func TestCacheMaxLookups(t *testing.T) {
 		wg.Wait()
 		require.Equal(t, map[time.Duration]int{time.Second: 2, 2 * time.Second: 2, 1250 * time.Millisecond: 4}, took)
 		require.Equal(t, 4, failures)
+		require.EqualValues(t, 4, t.Stats().Failures)
 	})
 }
 
@@ -684,6 +685,35 @@ func TestCacheSize(t *testing.T) {
 		t.is(pair(1), nil, 5)
 		require.Equal(t, uint64(2), t.Stats().Evictions)
 		require.Equal(t, 3, t.Stats().Entries)
+		t.Purge() // and stay one
+		for n := range 3 {
+			t.is(pair(n), nil, n+6)
+		}
+		t.is(pair(0), nil, 8)
+	})
+	cacheBubble(t, "and so are few rejections", senderauth.CacheConfig{Entries: 3}, func(t *cacheTest) {
+		bad := func(n int) senderauth.Credentials {
+			return senderauth.Credentials{SenderID: senderID(1), APIKey: fmt.Sprintf("bad-%d", n)}
+		}
+		for n := range 3 {
+			t.is(bad(n), senderauth.ErrInvalidKey, n+1)
+		}
+		t.is(bad(0), senderauth.ErrInvalidKey, 3)
+		t.is(bad(3), senderauth.ErrInvalidKey, 4)
+		t.is(bad(0), senderauth.ErrInvalidKey, 4)
+		t.is(bad(1), senderauth.ErrInvalidKey, 5)
+	})
+	cacheBubble(t, "of many one in use stays", senderauth.CacheConfig{Entries: 2000, TTL: time.Hour}, func(t *cacheTest) {
+		t.ask(pair(0))
+		for round := range 30 {
+			for n := range 500 {
+				t.ask(pair(1 + 500*round + n))
+			}
+			time.Sleep(9 * time.Second) // the order is exact to about eight
+			before := t.back.called()
+			t.is(pair(0), nil, before)
+		}
+		require.NotZero(t, t.Stats().Evictions)
 	})
 	cacheBubble(t, "many do fit", senderauth.CacheConfig{Entries: 2000}, func(t *cacheTest) {
 		for n := range 2000 {

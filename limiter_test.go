@@ -345,6 +345,11 @@ func TestLimitChangeKeepsPartsOfTokens(t *testing.T) {
 			}
 		}
 		require.Equal(t, 9, admitted)
+
+		// Who looks by another plan sees the same tokens.
+		time.Sleep(2 * time.Second)
+		require.Equal(t, 2, take(t, l, 1, half, 0).Remaining)
+		require.Equal(t, 2, take(t, l, 1, three, 0).Remaining)
 	})
 }
 

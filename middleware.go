@@ -85,8 +85,8 @@ type Event struct {
 	Sender Sender
 	// Limit is the name that refused, or the first that was charged; "": none.
 	Limit string
-	// Cached says that the answer was a remembered one. It is known where the
-	// [*Cache] is what New was given.
+	// Cached says that the answer was a remembered one: of the [*Cache], where
+	// that is what New was given, or of a guard of the same New further out.
 	Cached bool
 	// Elapsed is the time that the decision took.
 	Elapsed time.Duration

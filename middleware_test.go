@@ -545,6 +545,8 @@ func TestNestedGuards(t *testing.T) {
 		require.Equal(t, "default", a.events[0].Limit)
 		require.Equal(t, "messages", a.events[1].Limit)
 		require.Equal(t, senderID(1), a.events[1].Sender.ID)
+		require.False(t, a.events[0].Cached)
+		require.True(t, a.events[1].Cached)
 
 		serve(h, of(1))
 		over := limited("10").with(rateFields(2, 0, 20, `"messages";r=0;t=10, "default";r=0;t=1`, both)...)
@@ -760,6 +762,17 @@ func TestCacheControl(t *testing.T) {
 			require.Equal(t, hello(1).with("Cache-Control", c.want), serve(h, of(1)))
 		})
 	}
+	// The value is one's own: who writes into it does not write into others'.
+	a := newApp(t, nil, senderauth.Config{RateFields: senderauth.RateFieldsNone})
+	h := a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, lines := range w.Header() {
+			lines[0] = "public"
+		}
+	}))
+	for range 2 {
+		serve(h, of(1))
+	}
+	require.Equal(t, hello(1), serve(a, of(1)))
 }
 
 // What the handler answers is left alone: its own 401, its own rate fields.

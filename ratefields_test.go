@@ -74,19 +74,26 @@ func TestRateFieldsValues(t *testing.T) {
 	}
 }
 
-// Another limiter's times need not be exact to the nanosecond: whoever must wait
-// for a token is told of a time, and none is longer than a token takes.
+// Another limiter's times need not be exact to the nanosecond, nor agree: whoever
+// must wait for a token is told of a time, and none is longer than a token takes.
 func TestRateFieldsOfRoundedTimes(t *testing.T) {
-	for reset, want := range map[time.Duration]string{
-		time.Second:            `"default";r=1;t=1`, // as if the next were there already
-		2 * time.Second:        `"default";r=1;t=1`,
-		1200 * time.Second:     `"default";r=1;t=1`,
-		time.Duration(1 << 62): `"default";r=1;t=1`,
+	slow := senderauth.Limit{Requests: 1, Per: math.MaxInt64, Burst: 999_999_999_999_999}
+	for _, c := range []struct {
+		limit   senderauth.Limit
+		balance senderauth.Balance
+		want    string
+	}{
+		{three, senderauth.Balance{Remaining: 1, ResetAfter: time.Second}, "r=1;t=1"}, // as if the next were there already
+		{three, senderauth.Balance{Remaining: 1, ResetAfter: 2 * time.Second}, "r=1;t=1"},
+		{three, senderauth.Balance{Remaining: 1, ResetAfter: time.Hour}, "r=1;t=1"},
+		{three, senderauth.Balance{Remaining: 3, ResetAfter: time.Second}, "r=3"},
+		{three, senderauth.Balance{Refused: true, RetryAfter: 7 * time.Second, ResetAfter: 9 * time.Second}, "r=0;t=7"},
+		{slow, senderauth.Balance{ResetAfter: time.Hour}, "r=0;t=9223372037"},
 	} {
-		a := newApp(t, nil, senderauth.Config{RateFields: senderauth.RateFieldsDraft, Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
-			return []senderauth.Balance{{Remaining: 1, ResetAfter: reset}}, nil
+		a := newApp(t, nil, senderauth.Config{Limits: limits(c.limit), RateFields: senderauth.RateFieldsDraft, Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
+			return []senderauth.Balance{c.balance}, nil
 		})})
-		require.Equal(t, want, serve(a, of(1)).Header["Ratelimit"])
+		require.Equal(t, `"default";`+c.want, serve(a, of(1)).Header["Ratelimit"])
 	}
 }
 
