@@ -1,7 +1,13 @@
 package senderauth
 
 import (
+	"bytes"
 	"context"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,6 +50,79 @@ func TestPitfall16IndexAloneIsNoAnswer(t *testing.T) {
 			require.Equal(t, 2*i+2, calls)
 		}
 	})
+}
+
+// Nothing of a key that was presented is in memory when its request is over:
+// neither in a string nor in an array, whoever's it was.
+func TestPitfall21NoKeyIsKept(t *testing.T) {
+	const owner = "7a1de7b4-3a0e-4d6e-9c2b-000000000001"
+	good, bad, own := "0b9d3c1e-6f52-4c8a-b1d7-2e9f1a3c5d01", "5d07e9f1-a3c5-4b1d-9f52-0b9d3c1e6f52", "sk_live_9f520b9d3c1e6f52"
+	for _, cfg := range []Config{{}, {CheckKey: func(string) bool { return true }}, {CheckKey: func(string) bool { return true }, KeyOnly: true}} {
+		keys, err := Static(Credentials{owner, good}, Credentials{owner, own})
+		require.NoError(t, err)
+		c, err := NewCache(keys, CacheConfig{})
+		require.NoError(t, err)
+		cfg.Limits = map[string]Limit{"default": PerMinute(100)}
+		guard, err := New(c, cfg)
+		require.NoError(t, err)
+		for _, key := range []string{good, bad, own, strings.ToUpper(good)} {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header.Set("x-sender-id", owner)
+			r.Header.Set("x-api-key", key)
+			guard.Wrap(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), r)
+		}
+		require.NotZero(t, c.Stats().Entries)
+		require.NotZero(t, c.Stats().RejectedEntries)
+		var held bytes.Buffer
+		collect(&held, reflect.ValueOf(guard), map[any]bool{})
+		require.Contains(t, held.String(), owner, "what is there is found")
+		text := strings.ToLower(held.String())
+		for _, key := range []string{good, bad, own} {
+			require.NotContains(t, text, key[:8])
+			require.NotContains(t, text, key[len(key)-8:])
+			if u, _, ok := parseUUID(key); ok {
+				require.NotContains(t, held.String(), string(u[:8]))
+			}
+		}
+	}
+}
+
+// collect writes every string and every byte that can be reached from v.
+func collect(to *bytes.Buffer, v reflect.Value, seen map[any]bool) {
+	switch v.Kind() {
+	case reflect.String:
+		to.WriteString(v.String() + "\n")
+	case reflect.Uint8:
+		to.WriteByte(byte(v.Uint()))
+	case reflect.Pointer, reflect.Map:
+		if at := [2]any{v.Pointer(), v.Type()}; v.IsNil() || seen[at] {
+			return
+		} else {
+			seen[at] = true
+		}
+		if v.Kind() == reflect.Pointer {
+			collect(to, v.Elem(), seen)
+			return
+		}
+		for i := v.MapRange(); i.Next(); {
+			collect(to, i.Key(), seen)
+			collect(to, i.Value(), seen)
+		}
+	case reflect.Interface:
+		collect(to, v.Elem(), seen)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[atomic.Uint64]() {
+			return // a million of them
+		}
+		for i := range v.NumField() {
+			collect(to, v.Field(i), seen)
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			collect(to, v.Index(i), seen)
+		}
+		to.WriteByte('\n')
+	}
 }
 
 // No client can work out which of its keys meet in one shard: every cache has

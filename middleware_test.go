@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -196,6 +197,117 @@ type comparing struct{ err error }
 
 func (c *comparing) Error() string        { return c.err.Error() }
 func (c *comparing) Is(target error) bool { return c.err == target }
+
+// Credentials are those two fields and nothing else of a request, and what else
+// is in it changes no refusal.
+func TestCredentialsAreTheTwoHeadersAlone(t *testing.T) {
+	a := newApp(t, nil, senderauth.Config{})
+	id, key := senderID(1), apiKey(1)
+	r := httptest.NewRequest("POST", "/?x-api-key="+key+"&x-sender-id="+id, strings.NewReader("x-api-key="+key+"&x-sender-id="+id))
+	r.URL.User = url.UserPassword(id, key)
+	r.Trailer = http.Header{"X-Api-Key": {key}, "X-Sender-Id": {id}}
+	for _, line := range []string{
+		"Content-Type: application/x-www-form-urlencoded", "Authorization: Bearer " + key, "Proxy-Authorization: ApiKey " + key,
+		"Cookie: x-api-key=" + key + "; x-sender-id=" + id, "x_api_key: " + key, "x.api.key: " + key, "X-Api-Key2: " + key, "Api-Key: " + key,
+		"Accept: text/html", "Accept-Language: de", "Accept-Encoding: gzip", "If-None-Match: *", "If-Match: *", "Range: bytes=0-1", "Expect: x",
+	} {
+		name, value, _ := strings.Cut(line, ": ")
+		r.Header.Add(name, value)
+	}
+	require.Equal(t, noKey, serve(a, r))
+	r.Header.Set("x-api-key", key)
+	require.Equal(t, noSender, serve(a, r))
+	require.Empty(t, a.asked)
+	body, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(body), key, "the body is not read")
+	require.Nil(t, r.Form)
+}
+
+// An admitted request's body is the handler's, unread.
+func TestBodyIsTheHandlers(t *testing.T) {
+	a := newApp(t, nil, senderauth.Config{StripKey: true})
+	r := of(1)
+	r.Method, r.Body, r.ContentLength = "POST", io.NopCloser(strings.NewReader("whole")), 5
+	serve(a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		require.NoError(t, err)
+		require.Equal(t, "whole", string(body))
+		require.EqualValues(t, 5, r.ContentLength)
+	})), r)
+}
+
+// However much a client sends, it costs no memory of ours.
+func TestHugeHeadersAllocateLittle(t *testing.T) {
+	huge := strings.Repeat("a", 900_000)
+	cached, err := senderauth.New(newCache(t, senderauth.ValidatorFunc(knowsAll), senderauth.CacheConfig{}), senderauth.Config{
+		Limits: limits(three), CheckKey: anyKey,
+	})
+	require.NoError(t, err)
+	plain := newApp(t, nil, senderauth.Config{})
+	for _, h := range []http.Handler{plain, cached.Wrap(http.NotFoundHandler())} {
+		for _, r := range []*http.Request{
+			request("x-sender-id", senderID(1), "x-api-key", huge), request("x-sender-id", huge, "x-api-key", apiKey(1)),
+			request("x-sender-id", strings.ToUpper(huge), "x-api-key", strings.ToUpper(huge)),
+		} {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for range 100 {
+				h.ServeHTTP(&silent{}, r)
+			}
+			runtime.ReadMemStats(&after)
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(100*4<<10))
+		}
+	}
+	require.Empty(t, plain.asked)
+}
+
+// Whatever key a sender uses, its requests are charged to one bucket.
+func TestKeysOfASenderShareItsBuckets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		second := senderauth.Credentials{SenderID: senderID(1), APIKey: apiKey(7)}
+		keys, err := senderauth.Static(pair(1), second)
+		require.NoError(t, err)
+		a := newApp(t, keys.Validate, senderauth.Config{})
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(a, of(1)))
+		require.Equal(t, hello(1).with(threeLeft(1)...), serve(a, request("x-sender-id", senderID(1), "x-api-key", apiKey(7))))
+	})
+}
+
+// What a mux inside says of its own is a response to a charged request.
+func TestAnswersOfAMuxAreCharged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{})
+		mux := http.NewServeMux()
+		mux.Handle("POST /messages/", a.hello())
+		h := a.guard.Wrap(mux)
+		for left, c := range []struct {
+			method, path string
+			status       int
+		}{{"POST", "/messages", 307}, {"GET", "/messages/7", 405}, {"GET", "/nothing", 404}} {
+			r := of(1)
+			r.Method, r.URL.Path = c.method, c.path
+			got := serve(h, r)
+			require.Equal(t, c.status, got.Status)
+			require.Equal(t, strconv.Itoa(2-left), got.Header["X-Ratelimit-Remaining"])
+		}
+		require.Equal(t, 429, serve(h, of(1)).Status)
+	})
+}
+
+// No field of a request goes past what is remembered.
+func TestRequestsDoNotBypassTheCache(t *testing.T) {
+	cache := newCache(t, senderauth.ValidatorFunc(knowsAll), senderauth.CacheConfig{})
+	guard, err := senderauth.New(cache, senderauth.Config{Limits: limits(senderauth.Unlimited())})
+	require.NoError(t, err)
+	for range 3 {
+		for _, key := range []string{apiKey(1), apiKey(2)} { // accepted, and rejected
+			r := request("x-sender-id", senderID(1), "x-api-key", key, "Cache-Control", "no-cache, no-store, max-age=0", "Pragma", "no-cache")
+			serve(guard.Wrap(http.NotFoundHandler()), r)
+		}
+	}
+	require.EqualValues(t, 2, cache.Stats().Lookups)
+}
 
 // Step 1 to 5 come before the limiter, so that nobody's quota is touched.
 func TestRefusedRequestsTakeNoQuota(t *testing.T) {
