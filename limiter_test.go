@@ -289,6 +289,19 @@ func TestCoarseTicksLoseNothing(t *testing.T) {
 	})
 }
 
+// What flows back may be more than a word holds.
+func TestVeryFastLimitIsFullAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(0)
+		limit := senderauth.Limit{Requests: 1 << 49, Per: time.Hour, Burst: 1000}
+		for range 3 {
+			require.False(t, take(t, l, 1, limit, 1000).Refused)
+			time.Sleep(1 << 15)
+			require.Equal(t, 1000, take(t, l, 1, limit, 0).Remaining)
+		}
+	})
+}
+
 // x/time/rate agrees, where its numbers are exact: eighths of a second.
 func TestMemoryLimiterAgreesWithTimeRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

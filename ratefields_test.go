@@ -55,6 +55,8 @@ func TestRateFieldsValues(t *testing.T) {
 		{"the most that can be saved", senderauth.Limit{Requests: most, Per: time.Hour}, 0, 0, []string{`r=999999999999998;t=1`, `q=999999999999999;w=3600`, "999999999999999", "999999999999998", "1"}},
 		{"longer than a Duration holds", senderauth.Limit{Requests: 1, Per: time.Hour, Burst: most}, 10_000_000, 0,
 			[]string{`r=999999989999998;t=3600`, `q=999999999999999;w=999999999999999`, "999999999999999", "999999989999998", "9223372037"}},
+		{"just longer than a Duration holds", senderauth.Limit{Requests: 1, Per: time.Hour, Burst: most}, 3_000_000, 0,
+			[]string{`r=999999996999998;t=3600`, `q=999999999999999;w=999999999999999`, "999999999999999", "999999996999998", "9223372037"}},
 		{"once in 292 years", senderauth.Limit{Requests: 1, Per: time.Duration(never)}, 0, 0, []string{`r=0;t=9223372037`, `q=1;w=9223372037`, "1", "0", "9223372037"}},
 	} {
 		bubble(t, c.name, func(t *testing.T) {
