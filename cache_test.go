@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync"
@@ -887,6 +888,174 @@ func TestCacheLeavesNoGoroutine(t *testing.T) {
 		require.LessOrEqual(t, runtime.NumGoroutine(), before+2, "the two of EventuallyWithT")
 	}, 20*time.Second, 5*time.Millisecond)
 	require.Equal(t, 200, back.called())
+}
+
+// A record is what a store has said of a pair since a moment.
+type record struct {
+	since   time.Time
+	refused bool
+	expires time.Time
+}
+
+// A refusedBy is a refusal with the number of its record.
+type refusedBy struct{ n int }
+
+func (r *refusedBy) Error() string { return fmt.Sprint("record ", r.n) }
+func (r *refusedBy) Unwrap() error { return senderauth.ErrInvalidKey }
+
+// Whatever the schedule of requests, changes, events, outages and slow answers:
+// who comes after Forget or Purge is not answered from before it, who comes
+// after TTL (or RejectedTTL, or StaleTTL past it) not from before that, and
+// nobody from a record that has expired.
+func TestCacheRandomSchedules(t *testing.T) {
+	for range 40 {
+		seed := rand.Uint64()
+		synctest.Test(t, func(t *testing.T) { cacheSchedule(t, seed) })
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+func cacheSchedule(t *testing.T, seed uint64) {
+	random := rand.New(rand.NewPCG(seed, 0))
+	upTo := func(d time.Duration) time.Duration { return time.Duration(random.Int64N(int64(d) + 1)) }
+	const senders = 4
+	// One who joins a look-up may be answered from its beginning.
+	const slowest = 3 * time.Second
+	cfg := senderauth.CacheConfig{
+		Entries: 1 + random.IntN(6), TTL: time.Second + upTo(20*time.Second), RejectedTTL: upTo(10*time.Second) - 1,
+		StaleTTL: upTo(20*time.Second) * time.Duration(random.IntN(2)), LookupTimeout: time.Second + upTo(3*time.Second), MaxLookups: 1 + random.IntN(8),
+	}
+	keyOnly := random.IntN(3) == 0
+
+	var mu sync.Mutex // of all that follows, random included
+	records := map[int][]record{}
+	forgotten := map[int]time.Time{}
+	for n := range senders {
+		records[n] = []record{{since: time.Now()}}
+	}
+	down := false
+	c := newCache(t, senderauth.ValidatorFunc(func(ctx context.Context, cr senderauth.Credentials) (senderauth.Sender, error) {
+		mu.Lock()
+		n, _ := owner(cr.APIKey)
+		at := len(records[n]) - 1
+		r := records[n][at]
+		takes, deaf, fails := time.Duration(0), random.IntN(4) == 0, down
+		switch random.IntN(3) {
+		case 0:
+			takes = upTo(100 * time.Millisecond)
+		case 1:
+			takes = upTo(slowest)
+		}
+		now := time.Now()
+		mu.Unlock()
+		if deaf {
+			time.Sleep(takes)
+		} else {
+			select {
+			case <-time.After(takes):
+			case <-ctx.Done():
+				return senderauth.Sender{}, ctx.Err()
+			}
+		}
+		switch {
+		case fails:
+			return senderauth.Sender{}, errOutage
+		case r.refused || !r.expires.IsZero() && !now.Before(r.expires):
+			return senderauth.Sender{}, &refusedBy{at}
+		}
+		return senderauth.Sender{ID: senderID(n), Detail: at, Expires: r.expires}, nil
+	}), cfg)
+
+	var wg sync.WaitGroup
+	ask := func(n int) {
+		cr := pair(n)
+		if keyOnly {
+			cr.SenderID = ""
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		if random.IntN(10) == 0 {
+			cancel()
+		}
+		start := time.Now()
+		told := forgotten[n]
+		wg.Go(func() {
+			defer cancel()
+			s, err := c.Validate(ctx, cr)
+			mu.Lock()
+			defer mu.Unlock()
+			var refusal *refusedBy
+			at, age := 0, cfg.TTL+cfg.StaleTTL
+			switch {
+			case errors.As(err, &refusal):
+				at, age = refusal.n, max(cfg.RejectedTTL, 0)
+				if cfg.RejectedTTL == 0 {
+					age = 5 * time.Second
+				}
+			case err != nil:
+				return
+			default:
+				at = s.Detail.(int)
+			}
+			rs := records[n]
+			if r := rs[at]; err == nil && !r.expires.IsZero() && !start.Before(r.expires.Add(slowest)) {
+				t.Errorf("asked at %v of a record that expired at %v", start.Sub(epoch), r.expires.Sub(epoch))
+			}
+			if at == len(rs)-1 {
+				return
+			}
+			ended := rs[at+1].since
+			if ended.Before(told) || ended.Equal(told) {
+				t.Errorf("%d asked at %v was answered from what ended at %v and was forgotten at %v", n, start.Sub(epoch), ended.Sub(epoch), told.Sub(epoch))
+			}
+			if start.Sub(ended) > max(age, slowest) {
+				t.Errorf("%d asked at %v was answered (%v) from what ended at %v: %+v", n, start.Sub(epoch), err, ended.Sub(epoch), cfg)
+			}
+		})
+	}
+	for range 300 {
+		mu.Lock()
+		n := random.IntN(senders)
+		switch random.IntN(20) {
+		case 0, 1:
+			r := record{since: time.Now(), refused: random.IntN(2) == 0}
+			if random.IntN(2) == 0 {
+				r.expires = time.Now().Add(1 + upTo(20*time.Second))
+			}
+			records[n] = append(records[n], r)
+			if random.IntN(2) == 0 {
+				forgotten[n] = time.Now()
+				c.Forget(senderID(n))
+			}
+		case 2:
+			for n := range senders {
+				forgotten[n] = time.Now()
+			}
+			c.Purge()
+		case 3:
+			forgotten[n] = time.Now()
+			c.Forget(senderID(n))
+		case 4:
+			down = random.IntN(2) == 0
+		default:
+			for range 1 + random.IntN(3) {
+				ask(random.IntN(senders))
+			}
+		}
+		pause := time.Duration(0)
+		if random.IntN(2) == 0 {
+			pause = upTo(2 * time.Second)
+		}
+		mu.Unlock()
+		time.Sleep(pause)
+	}
+	wg.Wait()
+	time.Sleep(10 * time.Second)
+	synctest.Wait()
+	if in := c.Stats().InFlight; in != 0 {
+		t.Errorf("%d look-ups in flight", in)
+	}
 }
 
 // Forget, Purge and Stats while everybody asks: for the race detector.
