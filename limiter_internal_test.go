@@ -53,6 +53,21 @@ func TestPitfall04ClockThatStepsBackNeitherFillsNorBlocks(t *testing.T) {
 	require.Equal(t, Balance{Remaining: 9, ResetAfter: time.Second}, b.look(&Charge{Name: "default", Limit: limit}, 0))
 }
 
+// A bucket is forgotten when it is full and not a moment earlier: a time that is
+// rounded down would hand back what is missing.
+func TestPitfall06BucketLivesUntilItIsFull(t *testing.T) {
+	for _, limit := range []Limit{
+		PerSecond(3), PerMinute(7), {Requests: 3, Per: 7, Burst: 2}, {Requests: 7919, Per: 104729 * time.Hour, Burst: 1299},
+		{Requests: 3600, Per: time.Hour, Burst: 100_000_000}, {Requests: 1, Per: math.MaxInt64 / 2, Burst: 1},
+	} {
+		c := &Charge{Name: "default", Limit: limit, Cost: 1}
+		acct := &account{}
+		full := acct.open(c, 0).take(c, 0).ResetAfter
+		require.False(t, acct.full(int64(full)-1), "%+v", limit)
+		require.True(t, acct.full(int64(full)), "%+v", limit)
+	}
+}
+
 func TestMemoryLimiterReclaimsFromAMillionOn(t *testing.T) {
 	m := NewMemoryLimiter(MemoryLimiterConfig{})
 	require.InDelta(t, 1_000_000, m.mark*len(m.shards), 1024)

@@ -6,6 +6,7 @@ import (
 	"math/big"
 	mathrand "math/rand/v2"
 	"net/http"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -219,6 +220,19 @@ func TestPitfall03NoLockIsHeldOverTheHandler(t *testing.T) {
 		require.Equal(t, 200, serve(h, of(1)).Status)
 		require.Equal(t, 3, depth)
 	})
+}
+
+// Servers whose clocks differ mint nothing by it: a limiter is handed no instant,
+// and goes by a clock of its own.
+func TestPitfall05NoInstantIsHandedToALimiter(t *testing.T) {
+	taken := reflect.TypeFor[senderauth.Limiter]().Method(0).Type
+	require.Equal(t, "func(context.Context, string, []senderauth.Charge) ([]senderauth.Balance, error)", taken.String())
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[senderauth.Charge]()) {
+		require.Contains(t, []string{"string", "senderauth.Limit", "int"}, f.Type.String())
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[senderauth.Limit]()) {
+		require.Contains(t, []string{"int", "time.Duration"}, f.Type.String())
+	}
 }
 
 func TestPitfall07CostAboveBurstCanNeverPass(t *testing.T) {
