@@ -241,9 +241,11 @@ func NewCache(v Validator, cfg CacheConfig) (*Cache, error) {
 	return c, nil
 }
 
-// Validate answers from what is remembered, or asks the validator. Its errors
-// are the validator's, or say that the look-up could not be made in time. It
-// returns when ctx ends, and leaves the look-up to those who wait with it.
+// Validate answers from what is remembered, or asks the validator. Letter case
+// does not matter in cr.SenderID; the key is taken as it is. Its errors are the
+// validator's, or say that the look-up could not be made in time, or why what
+// the validator returned is of no use. It returns when ctx ends, with ctx's
+// error, and leaves the look-up to those who wait with it.
 func (c *Cache) Validate(ctx context.Context, cr Credentials) (Sender, error) {
 	if id, ok := canonicalUUID(cr.SenderID); ok {
 		cr.SenderID = id

@@ -20,9 +20,9 @@ import (
 // The zero Limit is a mistake that [New] reports: what has no limit is said
 // with [Unlimited], what is closed with [Blocked].
 type Limit struct {
-	Requests int           // tokens that flow back every Per, at least 1
+	Requests int           // tokens that flow back every Per: 1 to 999,999,999,999,999
 	Per      time.Duration // above 0
-	Burst    int           // tokens that can be saved; 0: Requests
+	Burst    int           // tokens that can be saved, as many at most; 0: Requests
 }
 
 // PerSecond is n requests a second, all of which may come at once.
@@ -110,8 +110,9 @@ type Limiter interface {
 	// Balance, never an error; an error is an outage, or a mistake of the
 	// caller: a Limit that New would refuse, a negative Cost, a name given
 	// twice. Take must not keep or change charges. Where the Limit of a bucket
-	// has changed, the tokens in it stay, up to the new burst. It is safe for
-	// concurrent use.
+	// has changed, the tokens in it stay, up to the new burst. ctx is that of
+	// the request, to which a guard adds no deadline: one that does I/O brings
+	// its own. Take is safe for concurrent use.
 	Take(ctx context.Context, senderID string, charges []Charge) (balances []Balance, err error)
 }
 
@@ -130,7 +131,8 @@ type MemoryLimiterConfig struct {
 // and all its methods are safe for concurrent use.
 //
 // It counts in whole numbers, so that what it admits is exact: tokens are
-// neither lost nor minted by rounding, at any rate.
+// neither lost nor minted by rounding. Only where Burst x Per is more than 146
+// years it counts in ticks longer than a nanosecond, and rounds Per up to one.
 type MemoryLimiter struct {
 	start  time.Time // of its clock, which is monotonic
 	seed   maphash.Seed
@@ -176,8 +178,7 @@ func NewMemoryLimiter(cfg MemoryLimiterConfig) *MemoryLimiter {
 	if cfg.Buckets <= 0 {
 		cfg.Buckets = 1_000_000
 	}
-	// About 1,000 accounts a shard bound what one lock is held for when a
-	// shard's map is made anew.
+	// About 1,000 accounts a shard: far below mostMoved.
 	shards := 64
 	for shards < 4096 && shards*1024 < cfg.Buckets {
 		shards *= 2
@@ -309,6 +310,9 @@ func (s *limiterShard) add(senderID string) *account {
 	return acct
 }
 
+// mostMoved bounds what one lock is held for when a shard's map is made anew.
+const mostMoved = 4096
+
 // reclaim looks at four accounts, which is more than a request can add, and
 // forgets those with nothing but full buckets: a full bucket and no bucket are
 // the same.
@@ -329,7 +333,7 @@ func (s *limiterShard) reclaim(now int64) {
 		acct.forgotten = true
 	}
 	// Neither a map nor a slice gives memory back by itself.
-	if len(s.order) < s.peak/4 && s.peak > 64 {
+	if n := len(s.order); n < s.peak/4 && n <= mostMoved && s.peak > 64 {
 		accounts := make(map[string]*account, len(s.order))
 		for _, a := range s.order {
 			accounts[a.id] = a

@@ -30,7 +30,8 @@ type Config struct {
 	// what a guard charges unless Charging says otherwise. [Sender.Limits]
 	// overrides them for a sender.
 	Limits map[string]Limit
-	// Limiter keeps the buckets. Nil: a [MemoryLimiter].
+	// Limiter keeps the buckets. Guards that are given the same one share them,
+	// by sender and name. Nil: a [MemoryLimiter] of the guard's own.
 	Limiter Limiter
 	// FailClosed is for an error of the Limiter. False: the request is served
 	// without rate fields, and the event carries the error. True: 503.
