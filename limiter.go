@@ -464,11 +464,14 @@ func (b *bucket) look(c *Charge, now int64) Balance {
 func (b *bucket) take(c *Charge, now int64) Balance {
 	s := measure(c.Limit)
 	level := s.refill(b.level, b.last, now)
-	if level == s.full {
-		b.last = now
-	} else {
-		b.last = max(b.last, now-(now-b.last)%s.tick) // whole ticks: the rest is not lost
+	rest := (now - b.last) % s.tick // of the running tick is not lost
+	if lacks := s.full - level; rest > 0 && lacks < s.perTick {
+		// Nor does it fill the bucket beyond its brim.
+		hi, lo := bits.Mul64(lacks, uint64(s.tick))
+		most, _ := bits.Div64(hi, lo, s.perTick)
+		rest = min(rest, int64(most))
 	}
+	b.last = max(b.last, now-rest)
 	b.level = level - uint64(c.Cost)*s.perToken
 	return Balance{
 		Remaining:  int(b.level / s.perToken),
