@@ -448,6 +448,60 @@ func TestMemoryLimiterConcurrentUse(t *testing.T) {
 	}
 }
 
+// However large or slow limits are and however often they change, a bucket never
+// has more than exact numbers say, and who waits for RetryAfter is admitted.
+func TestLimitsOfAnySizeMintNothing(t *testing.T) {
+	seed := mathrand.Uint64()
+	t.Logf("seed %d", seed)
+	random := mathrand.New(mathrand.NewPCG(seed, 0))
+	upTo := func(bits int) int64 { return 1 + random.Int64N(1<<(1+random.IntN(bits))) }
+	for range 300 {
+		var plans [3]senderauth.Limit
+		for i := range plans {
+			plans[i] = senderauth.Limit{
+				Requests: int(min(upTo(50), 999_999_999_999_999)), Per: time.Duration(upTo(62)), Burst: int(min(upTo(50), 999_999_999_999_999)),
+			}
+		}
+		synctest.Test(t, func(t *testing.T) {
+			l := newLimiter(0)
+			plan, last := plans[0], time.Now()
+			level := new(big.Rat).SetInt64(int64(plan.Burst))
+			fill := func() {
+				gain := new(big.Rat).SetFrac64(int64(plan.Requests), int64(plan.Per))
+				level.Add(level, gain.Mul(gain, new(big.Rat).SetInt64(int64(time.Since(last)))))
+				if full := new(big.Rat).SetInt64(int64(plan.Burst)); level.Cmp(full) > 0 {
+					level = full
+				}
+				last = time.Now()
+			}
+			admitted := func(n int64) senderauth.Balance {
+				b := take(t, l, 1, plan, int(n))
+				if !b.Refused {
+					level.Sub(level, new(big.Rat).SetInt64(n))
+					require.GreaterOrEqual(t, level.Sign(), 0, "%d were admitted under %+v and %s are left", n, plan, level.FloatString(9))
+				}
+				return b
+			}
+			admitted(1) // before that there is no bucket to change
+			for range 60 {
+				time.Sleep(time.Duration(1+random.Int64N(3)) << random.IntN(50))
+				fill()
+				plan = plans[random.IntN(len(plans))]
+				fill()
+				n := 1 + random.Int64N(int64(plan.Burst))
+				if random.IntN(2) == 0 { // what is there, or one more
+					n = max(new(big.Int).Quo(level.Num(), level.Denom()).Int64()+int64(random.IntN(2)), 1)
+				}
+				if b := admitted(n); b.RetryAfter > 0 && b.RetryAfter < 1<<55 {
+					time.Sleep(b.RetryAfter)
+					fill()
+					require.False(t, admitted(n).Refused, "%v was not enough under %+v", b.RetryAfter, plan)
+				}
+			}
+		})
+	}
+}
+
 // FuzzLimit holds a bucket of any valid limit against exact numbers: never more
 // than the limit, and no less where a token takes a whole number of the ticks
 // that the limiter counts in.
