@@ -14,7 +14,9 @@ local function refill(level, last, to, perTick, tick, cap)
 	if level >= cap then
 		return cap, to
 	end
-	return level, last + ticks * tick
+	-- What has passed of the running tick is not lost, nor does it fill the
+	-- bucket beyond its brim.
+	return level, to - math.min(to - last - ticks * tick, math.floor((cap - level) * tick / perTick))
 end
 
 -- load returns a bucket as it is now by the limit in arg. An older time than

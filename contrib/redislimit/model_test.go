@@ -12,6 +12,29 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// A tick of coarse is 2,161 microseconds and brings two tokens.
+var coarse = senderauth.Limit{Requests: 3_333_333, Per: time.Hour + 7, Burst: 9_000_000_000_000}
+
+// A bucket that is nearly full when a part of a tick has passed is never ahead
+// of one that fills evenly, and behind it by less than a microsecond.
+func TestCoarseTicksMintNothing(t *testing.T) {
+	s := measure(coarse)
+	b := &modelBucket{scale: [4]float64{float64(s.perToken), float64(s.perTick), float64(s.full), float64(s.tick)}, level: float64(s.full)}
+	random := rand.New(rand.NewPCG(1, 2))
+	lacks := 0 // of the even one, in parts of parts
+	for now := 0; now < 1_000_000; {
+		step := random.IntN(3000)
+		now += step
+		lacks = max(lacks-step*int(s.perTick), 0) + int(s.perToken*s.tick)
+		b.refill(float64(now), b.cap())
+		b.level -= float64(s.perToken)
+		behind := int(b.cap()-b.level)*int(s.tick) - (now-int(b.last))*int(s.perTick) - lacks
+		require.GreaterOrEqual(t, behind, 0)
+		require.Less(t, behind, int(s.perTick))
+		lacks += behind
+	}
+}
+
 // What the simulation takes for the script of lease mode answers what the
 // script does, to any questions, in any order, true or not.
 func TestModel(t *testing.T) {
@@ -22,6 +45,7 @@ func TestModel(t *testing.T) {
 	for _, limit := range []senderauth.Limit{
 		{Requests: 1000, Per: time.Second, Burst: 50},
 		{Requests: 3, Per: 7*time.Hour + 1, Burst: 999_999_999_999_999}, // whose tick is coarse
+		coarse,
 	} {
 		scale := measure(limit)
 		var lapses []int64

@@ -102,11 +102,12 @@ func (b *modelBucket) refill(to, limit float64) {
 		return
 	}
 	ticks := math.Floor((to - b.last) / b.scale[3])
+	rest := to - b.last - ticks*b.scale[3]
 	b.level += ticks * b.scale[1]
-	b.last += ticks * b.scale[3]
 	if b.level >= limit {
-		b.level, b.last = limit, to
+		b.level, rest = limit, 0
 	}
+	b.last = to - min(rest, math.Floor((limit-b.level)*b.scale[3]/b.scale[1]))
 }
 
 func (b *modelBucket) cap() float64 { return max(b.scale[2]-(b.n1+b.n2)*b.scale[0], 0) }
