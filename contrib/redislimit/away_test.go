@@ -85,7 +85,7 @@ func startLoad(l *redislimit.Limiter, goroutines int, c ...senderauth.Charge) *l
 // Redis dies under load, comes back empty, and dies again: every decision is
 // made, the sender gets a share of the burst while it is away and one burst
 // when it is back empty, and each change is told once.
-func TestRedisDies(t *testing.T) {
+func TestPitfall11RedisDies(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		s := startServer(t, "redis-server")
 		c := s.client()
@@ -128,7 +128,7 @@ func TestRedisDies(t *testing.T) {
 }
 
 // Redis hangs: nobody hangs with it, and when it goes on, so does the limiter.
-func TestRedisHangs(t *testing.T) {
+func TestPitfall11RedisHangs(t *testing.T) {
 	s := startServer(t, "redis-server")
 	c := s.client()
 	defer c.Close()
@@ -743,7 +743,7 @@ func TestCluster(t *testing.T) {
 
 // No key and no part of one is in what is written to Redis: only the sender,
 // the name, and numbers. None of them is of the instance's clock.
-func TestWhatRedisSees(t *testing.T) {
+func TestPitfall05RedisSeesNoClockAndNoKey(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
 	var r recorder

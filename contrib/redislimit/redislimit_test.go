@@ -230,16 +230,17 @@ func TestExtremeLimits(t *testing.T) {
 }
 
 // The state outlives the refill, by little, and a full bucket leaves none.
-func TestState(t *testing.T) {
+func TestPitfall06StateOutlivesTheRefill(t *testing.T) {
 	c := shared(t)
 	l := open(t, c, redislimit.Config{Timeout: time.Second})
-	take(t, l, "a", charge("x", senderauth.Limit{Requests: 1, Per: 10 * time.Second, Burst: 3}, 2))
+	limit := senderauth.Limit{Requests: 1, Per: 10 * time.Second, Burst: 3}
+	take(t, l, "a", charge("x", limit, 2))
 	keys, err := c.Keys(ctx, "{"+prefix(t)+":*").Result()
 	require.NoError(t, err)
 	require.Equal(t, []string{"{" + prefix(t) + ":v1:a}:x"}, keys)
 	ttl, err := c.PTTL(ctx, keys[0]).Result()
 	require.NoError(t, err)
-	require.Greater(t, ttl, 20*time.Second)
+	require.Greater(t, ttl, take(t, l, "a", charge("x", limit, 0))[0].ResetAfter)
 	require.LessOrEqual(t, ttl, 21*time.Second)
 	size, err := c.StrLen(ctx, keys[0]).Result()
 	require.NoError(t, err)
@@ -268,7 +269,7 @@ func TestRefill(t *testing.T) {
 }
 
 // An older time is never written, and mints nothing.
-func TestClockStepsBack(t *testing.T) {
+func TestPitfall05ClockOfRedisStepsBack(t *testing.T) {
 	c := shared(t)
 	l := open(t, c, redislimit.Config{Timeout: time.Second})
 	limit := senderauth.Limit{Requests: 1, Per: time.Second, Burst: 10}
