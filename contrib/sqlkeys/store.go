@@ -42,7 +42,8 @@ type Config struct {
 type Store struct {
 	db      *sql.DB
 	dialect *dialect
-	lookup  *sql.Stmt
+	lookup  func(ctx context.Context, digests ...any) *sql.Row
+	close   func() error
 
 	peppers [][]byte
 	prefix  string
@@ -102,15 +103,30 @@ func Open(ctx context.Context, db *sql.DB, cfg Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.lookup, err = db.PrepareContext(ctx, d.lookupSQL(len(s.peppers))); err != nil {
+	query := d.lookupSQL(len(s.peppers))
+	stmt, err := db.PrepareContext(ctx, query)
+	if err != nil {
 		return nil, fmt.Errorf("sqlkeys: prepare the look-up: %w", err)
+	}
+	s.lookup, s.close = stmt.QueryRowContext, stmt.Close
+	if d == &postgresDialect {
+		// pgx prepares what it is asked often by itself, and does so anew
+		// after the type of a column has changed, which would break a
+		// statement of ours until the end of its connection.
+		if err := stmt.Close(); err != nil {
+			return nil, fmt.Errorf("sqlkeys: prepare the look-up: %w", err)
+		}
+		s.lookup = func(ctx context.Context, digests ...any) *sql.Row {
+			return db.QueryRowContext(ctx, query, digests...)
+		}
+		s.close = func() error { return nil }
 	}
 	return s, nil
 }
 
 // Close gives back what the store holds on the connections of its pool. The
 // pool itself stays open.
-func (s *Store) Close() error { return s.lookup.Close() }
+func (s *Store) Close() error { return s.close() }
 
 type actorKey struct{}
 

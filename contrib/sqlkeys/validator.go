@@ -44,8 +44,7 @@ func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (sendera
 		digests[i] = digest(p, key)
 	}
 	f, err := s.find(ctx, digests)
-	if err != nil && connectionLost(err) && ctx.Err() == nil {
-		// The server was restarted, and the pool has not noticed yet.
+	if err != nil && outdated(err) && ctx.Err() == nil {
 		f, err = s.find(ctx, digests)
 	}
 	if errors.Is(err, sql.ErrNoRows) {
@@ -99,16 +98,17 @@ type foundKey struct {
 }
 
 func (s *Store) find(ctx context.Context, digests []any) (f foundKey, err error) {
-	err = s.lookup.QueryRowContext(ctx, digests...).Scan(&f.keyID, &f.senderID, &f.state, scannedTime{&f.until}, &f.environment, &f.disabled, &f.limits, &f.metadata)
+	err = s.lookup(ctx, digests...).Scan(&f.keyID, &f.senderID, &f.state, scannedTime{&f.until}, &f.environment, &f.disabled, &f.limits, &f.metadata)
 	return f, err
 }
 
-// connectionLost reports that the connection ended under the query: class 57P
-// of PostgreSQL is a shutdown.
-func connectionLost(err error) bool {
+// outdated reports that the pool has not noticed yet what the server has done:
+// it was restarted (class 57P of PostgreSQL is a shutdown), or a column has
+// another type (0A000), so that the statement must be prepared anew.
+func outdated(err error) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		return strings.HasPrefix(pg.Code, "57P")
+		return strings.HasPrefix(pg.Code, "57P") || pg.Code == "0A000"
 	}
 	for _, lost := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, lost) {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
@@ -201,6 +202,22 @@ func TestValidateOutage(t *testing.T) {
 		require.NoError(t, err)
 		outage(t, s, k)
 	})
+}
+
+// A column that gets another type under the statements of the pool.
+func TestValidateAfterAlter(t *testing.T) {
+	s := open(t, pgtest.URL(t), sqlkeys.Config{})
+	k := s.issue(t, sqlkeys.NewKey{})
+	for _, kind := range []string{"varchar(20)", "text"} {
+		for range 3 {
+			_, err := s.Validate(t.Context(), k.Credentials)
+			require.NoError(t, err)
+		}
+		_, err := s.db.Exec(`ALTER TABLE sqlkeys_keys ALTER COLUMN environment TYPE ` + kind)
+		require.NoError(t, err)
+	}
+	_, err := s.Validate(t.Context(), k.Credentials)
+	require.NoError(t, err)
 }
 
 func outage(t *testing.T, s fixture, k sqlkeys.Issued) {
