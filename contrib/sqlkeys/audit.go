@@ -33,10 +33,17 @@ func (s *Store) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditEntry, 
 	query := `SELECT id, at, actor, action, sender_id, key_id, detail FROM sqlkeys_audit WHERE id > $1`
 	args := []any{f.After}
 	if f.SenderID != "" {
-		args = append(args, f.SenderID)
+		id, err := senderID(f.SenderID)
+		if err != nil {
+			return failed[AuditEntry](err)
+		}
+		args = append(args, id)
 		query += fmt.Sprintf(` AND sender_id = $%d`, len(args))
 	}
 	if f.KeyID != "" {
+		if err := checkKeyID(f.KeyID); err != nil {
+			return failed[AuditEntry](err)
+		}
 		args = append(args, f.KeyID)
 		query += fmt.Sprintf(` AND key_id = $%d`, len(args))
 	}

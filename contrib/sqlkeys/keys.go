@@ -430,7 +430,7 @@ func (s *Store) Keys(ctx context.Context, ofSender string) iter.Seq2[Key, error]
 	}
 	id, err := senderID(ofSender)
 	if err != nil {
-		return func(yield func(Key, error) bool) { yield(Key{}, err) }
+		return failed[Key](err)
 	}
 	return stream(ctx, s, selectKeys+` WHERE k.sender_id = $1 ORDER BY k.created_at, k.id`, []any{id}, scanKey)
 }

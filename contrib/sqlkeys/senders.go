@@ -194,6 +194,14 @@ func stream[T any](ctx context.Context, s *Store, query string, args []any, scan
 	}
 }
 
+// failed yields an error alone.
+func failed[T any](err error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
+		yield(none, err)
+	}
+}
+
 // now is the clock of the database, when it was first asked for.
 func (t *tx) now() (time.Time, error) {
 	if t.at.IsZero() {

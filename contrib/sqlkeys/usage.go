@@ -370,13 +370,13 @@ func (s *Store) Usage(ctx context.Context, f UsageFilter) iter.Seq2[Usage, error
 	if f.SenderID != "" {
 		id, err := senderID(f.SenderID)
 		if err != nil {
-			return func(yield func(Usage, error) bool) { yield(Usage{}, err) }
+			return failed[Usage](err)
 		}
 		where(`k.sender_id = $%d`, id)
 	}
 	if f.KeyID != "" {
 		if err := checkKeyID(f.KeyID); err != nil {
-			return func(yield func(Usage, error) bool) { yield(Usage{}, err) }
+			return failed[Usage](err)
 		}
 		where(`u.key_id = $%d`, f.KeyID)
 	}
