@@ -185,8 +185,10 @@ func (t scannedTime) Scan(v any) error {
 	return nil
 }
 
+// transactPostgres asks for the isolation in which who has waited for a lock
+// sees what the other has done: the default may be another.
 func transactPostgres(ctx context.Context, db *sql.DB, f func(querier) error) error {
-	t, err := db.BeginTx(ctx, nil)
+	t, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return fmt.Errorf("sqlkeys: begin: %w", err)
 	}

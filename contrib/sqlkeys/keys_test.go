@@ -2,6 +2,7 @@ package sqlkeys_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -298,12 +299,32 @@ func TestAudit(t *testing.T) {
 			some = append(some, e)
 		}
 		require.Equal(t, entries[4:7], some)
+
+		some = nil
+		for e, err := range s.Audit(t.Context(), sqlkeys.AuditFilter{SenderID: strings.ToUpper(sender.ID)}) {
+			require.NoError(t, err)
+			some = append(some, e)
+		}
+		require.Equal(t, entries, some)
+		for _, wrong := range []sqlkeys.AuditFilter{{SenderID: "me"}, {KeyID: "mine"}} {
+			for _, err := range s.Audit(t.Context(), wrong) {
+				require.ErrorIs(t, err, sqlkeys.ErrInvalid)
+			}
+		}
 	})
 }
 
-// Of many who change one key at once, each sees what the others did.
+// Of many who change one key at once, each sees what the others did, whatever
+// isolation the database gives who does not ask.
 func TestConcurrentChanges(t *testing.T) {
-	onBothStores(t, func(t *testing.T, s fixture) {
+	onBoth(t, func(t *testing.T, source string) {
+		if filepath.Ext(source) != ".db" {
+			_, err := openDB(t, source).Exec(`DO $$ BEGIN
+				EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database());
+			END $$`)
+			require.NoError(t, err)
+		}
+		s := open(t, source, sqlkeys.Config{})
 		k := s.issue(t, sqlkeys.NewKey{})
 		errs := make([]error, 8)
 		var all sync.WaitGroup
