@@ -245,7 +245,9 @@ func isDuplicate(err error) bool {
 }
 
 //go:embed migrations
-var migrations embed.FS
+var embedded embed.FS
+
+var migrations fs.FS = embedded // a test adds to them
 
 const versionTable = "sqlkeys_schema"
 
@@ -269,19 +271,30 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 			return fmt.Errorf("sqlkeys: migrate: %w", err)
 		}
 	}
+	patience, cancel := context.WithTimeout(ctx, migratePatience)
+	defer cancel()
 	for {
+		before, _, err := d.versions(ctx, db)
+		if err != nil {
+			return err
+		}
 		_, err = p.Up(ctx)
 		if err == nil {
 			return nil
 		}
-		if d.checkSchema(ctx, db) == nil {
+		after, target, _ := d.versions(ctx, db)
+		if after == target {
 			return nil // another instance was faster
 		}
-		if !beaten(err) || ctx.Err() != nil {
+		if patience.Err() != nil || !isBusy(err) && after == before {
 			return fmt.Errorf("sqlkeys: migrate: %w", err)
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
+
+// migratePatience is how long others may be at it.
+const migratePatience = time.Minute
 
 // prepareSQLite makes the table of versions as goose does, but unique: SQLite
 // has no lock that outlives a transaction, so that of several instances that
@@ -299,18 +312,10 @@ func prepareSQLite(ctx context.Context, db *sql.DB) error {
 	})
 }
 
-// beaten reports an error that an instance meets which migrates at the same
-// time as another.
-func beaten(err error) bool {
+// isBusy reports that another connection is writing to the SQLite file.
+func isBusy(err error) bool {
 	var lite *sqlite.Error
-	if !errors.As(err, &lite) {
-		return false
-	}
-	switch lite.Code() & 0xff {
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_SCHEMA:
-		return true
-	}
-	return lite.Code() == sqlite3.SQLITE_ERROR && strings.Contains(lite.Error(), "already exists")
+	return errors.As(err, &lite) && lite.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
 func (d *dialect) provider(db *sql.DB) (*goose.Provider, error) {
@@ -324,8 +329,8 @@ func (d *dialect) provider(db *sql.DB) (*goose.Provider, error) {
 		goose.WithLogger(goose.NopLogger()),
 	}
 	if d == &postgresDialect {
-		// Every second, for a minute.
-		l, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
+		// Every second.
+		l, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, uint64(migratePatience/time.Second)))
 		if err != nil {
 			return nil, err
 		}
