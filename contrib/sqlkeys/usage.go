@@ -57,6 +57,7 @@ type Recorder struct {
 
 	stop   chan struct{}
 	done   chan struct{}
+	abort  context.CancelFunc // ends a write of run
 	closed sync.Once
 }
 
@@ -84,6 +85,8 @@ type usageRow struct {
 
 // lastUsedInterval is how often the last use of a key is written.
 const lastUsedInterval = 15 * time.Minute
+
+const writeTimeout = 10 * time.Second
 
 // NewRecorder starts a recorder. The caller closes it, after the server has
 // stopped and before the pool is closed.
@@ -118,7 +121,9 @@ func (s *Store) NewRecorder(cfg RecorderConfig) (*Recorder, error) {
 	for i := range r.shards {
 		r.shards[i].keys = make(map[string]*outcomeCounts)
 	}
-	go r.run()
+	ctx, abort := context.WithCancel(context.Background())
+	r.abort = abort
+	go r.run(ctx)
 	return r, nil
 }
 
@@ -162,7 +167,7 @@ func refusedKey(err error) string {
 	return ""
 }
 
-func (r *Recorder) run() {
+func (r *Recorder) run(ctx context.Context) {
 	defer close(r.done)
 	for {
 		// At the latest when the hour ends, for counts belong to the hour in
@@ -177,8 +182,8 @@ func (r *Recorder) run() {
 		case <-timer.C:
 		}
 		hour := now.Truncate(time.Hour)
-		ctx, cancel := context.WithTimeout(context.Background(), max(r.interval, time.Second))
-		if err := r.flush(ctx, hour); err != nil {
+		write, cancel := context.WithTimeout(ctx, writeTimeout)
+		if err := r.flush(write, hour); err != nil {
 			r.failed.Add(1)
 			r.store.log.Warn("sqlkeys: the recorder cannot write", "error", err)
 		}
@@ -196,6 +201,11 @@ func (r *Recorder) Flush(ctx context.Context) error {
 // second Close only flushes.
 func (r *Recorder) Close(ctx context.Context) error {
 	r.closed.Do(func() { close(r.stop) })
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+	}
+	r.abort()
 	<-r.done
 	return r.Flush(ctx)
 }

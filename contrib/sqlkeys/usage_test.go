@@ -1,9 +1,11 @@
 package sqlkeys_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
@@ -145,6 +148,55 @@ func TestRecorderInterval(t *testing.T) {
 		r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: k.Key.ID}})
 		require.Eventually(t, func() bool { return len(usageOf(t, s, sqlkeys.UsageFilter{KeyID: k.Key.ID})) == 1 }, 20*time.Second, 5*time.Millisecond)
 	})
+}
+
+// Close waits for a write under way no longer than its context says. What was
+// not written is written by the next one.
+func TestRecorderCloseStuck(t *testing.T) {
+	var log lockedBuffer
+	s := open(t, pgtest.URL(t), sqlkeys.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	k := s.issue(t, sqlkeys.NewKey{})
+	other, err := openDB(t, s.source).Begin()
+	require.NoError(t, err)
+	defer other.Rollback()
+	_, err = other.Exec(`LOCK TABLE sqlkeys_usage`)
+	require.NoError(t, err)
+	r := recorder(t, s, sqlkeys.RecorderConfig{Interval: time.Millisecond})
+	r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: k.Key.ID}})
+	require.Eventually(t, func() bool {
+		var stuck bool
+		require.NoError(t, other.QueryRow(`SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'sqlkeys_usage'::regclass)`).Scan(&stuck))
+		return stuck
+	}, 20*time.Second, time.Millisecond)
+
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, r.Close(ended), context.Canceled)
+	require.Contains(t, log.String(), "context canceled")
+	require.NotContains(t, log.String(), "deadline")
+	require.NoError(t, other.Rollback())
+	require.NoError(t, r.Close(t.Context()))
+	us := usageOf(t, s, sqlkeys.UsageFilter{})
+	require.Len(t, us, 1)
+	require.EqualValues(t, 1, us[0].Requests)
+}
+
+// A lockedBuffer may be written and read at once.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func TestRecorderInvalid(t *testing.T) {
