@@ -129,8 +129,9 @@ func (s *Store) NewRecorder(cfg RecorderConfig) (*Recorder, error) {
 
 // Observe counts one event. It is fit for [senderauth.Config.Observe]: it
 // waits for nothing but a lock of its own. Events in which no known key was
-// shown are not counted.
-func (r *Recorder) Observe(_ context.Context, e senderauth.Event) {
+// shown are not counted. A request that passes a guard inside of another
+// counts once; where the inner one refuses it, it counts with both outcomes.
+func (r *Recorder) Observe(ctx context.Context, e senderauth.Event) {
 	id := e.Sender.KeyID
 	if id == "" && e.Err != nil {
 		id = refusedKey(e.Err)
@@ -138,6 +139,11 @@ func (r *Recorder) Observe(_ context.Context, e senderauth.Event) {
 	outcome := slices.Index(outcomes[:], e.Outcome)
 	if id == "" || outcome < 0 {
 		return
+	}
+	if e.Outcome == senderauth.Admitted {
+		if outer, ok := senderauth.SenderFrom(ctx); ok && outer.KeyID == id {
+			return
+		}
 	}
 	s := &r.shards[maphash.String(r.seed, id)%recorderShards]
 	s.mu.Lock()

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -112,6 +114,32 @@ func TestRecorderLastUsed(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, back, use(one), "one has written it lately")
 		require.False(t, use(recorder(t, s, sqlkeys.RecorderConfig{})).Before(at))
+	})
+}
+
+// A guard inside of a guard makes one request no two.
+func TestRecorderNestedGuards(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		r := recorder(t, s, sqlkeys.RecorderConfig{})
+		guard, err := senderauth.New(s, senderauth.Config{
+			Limits:  map[string]senderauth.Limit{"default": {Requests: 1, Per: time.Hour, Burst: 2}},
+			Observe: r.Observe,
+		})
+		require.NoError(t, err)
+		h := guard.Charging().Wrap(guard.Wrap(http.NotFoundHandler()))
+		k := s.issue(t, sqlkeys.NewKey{})
+		for range 3 {
+			q := httptest.NewRequest("GET", "/", nil)
+			q.Header.Set("x-sender-id", k.Key.SenderID)
+			q.Header.Set("x-api-key", k.Credentials.APIKey)
+			h.ServeHTTP(httptest.NewRecorder(), q)
+		}
+		require.NoError(t, r.Flush(t.Context()))
+		got := make(map[senderauth.Outcome]int64)
+		for _, u := range usageOf(t, s, sqlkeys.UsageFilter{}) {
+			got[u.Outcome] += u.Requests
+		}
+		require.Equal(t, map[senderauth.Outcome]int64{senderauth.Admitted: 3, senderauth.Limited: 1}, got)
 	})
 }
 
