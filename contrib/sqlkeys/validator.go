@@ -32,12 +32,21 @@ func (d *dialect) lookupSQL(n int) string {
 		WHERE k.digest IN (` + strings.Join(in, ", ") + `)`)
 }
 
+// lookupTimeout is that of a look-up whose context has no deadline.
+const lookupTimeout = 2 * time.Second
+
 // Validate is [senderauth.Validator]'s: one query, by the digest of the key.
-// The reason of a refusal is a [*RefusedError] where the key is known.
+// The reason of a refusal is a [*RefusedError] where the key is known. It
+// takes 2 seconds at most where ctx has no deadline, as without a cache.
 func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
 	key, ok := s.canonicalKey(c.APIKey)
 	if !ok {
 		return senderauth.Sender{}, errMalformed
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, lookupTimeout)
+		defer cancel()
 	}
 	digests := make([]any, len(s.peppers))
 	for i, p := range s.peppers {

@@ -1,6 +1,7 @@
 package sqlkeys_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -202,6 +203,22 @@ func TestValidateOutage(t *testing.T) {
 		require.NoError(t, err)
 		outage(t, s, k)
 	})
+}
+
+// Without a cache a look-up has a deadline of its own.
+func TestValidateDeadline(t *testing.T) {
+	s := open(t, pgtest.URL(t), sqlkeys.Config{})
+	k := s.issue(t, sqlkeys.NewKey{})
+	locker, err := openDB(t, s.source).Begin()
+	require.NoError(t, err)
+	_, err = locker.Exec(`LOCK TABLE sqlkeys_keys`)
+	require.NoError(t, err)
+	unlock := time.AfterFunc(20*time.Second, func() { locker.Rollback() })
+	_, err = s.Validate(context.Background(), k.Credentials)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	if unlock.Stop() {
+		require.NoError(t, locker.Rollback())
+	}
 }
 
 // A column that gets another type under the statements of the pool.
