@@ -70,12 +70,12 @@ type NewKey struct {
 	_ [0]func()
 
 	SenderID    string
-	Name        string
-	Environment Environment // "": Production
-	Format      Format      // "": FormatUUID
-	NotBefore   time.Time   // zero: works at once
-	ExpiresAt   time.Time   // zero: never
-	Metadata    map[string]string
+	Name        string            // 200 bytes at most
+	Environment Environment       // "": Production
+	Format      Format            // "": FormatUUID
+	NotBefore   time.Time         // zero: works at once
+	ExpiresAt   time.Time         // zero: never
+	Metadata    map[string]string // 16 KiB at most, as JSON
 }
 
 // Issued is a new key. Its Credentials hold the one copy of it that there is:
@@ -149,6 +149,12 @@ func (s *Store) draft(n NewKey, secret string) (draft, error) {
 	}
 	if len(n.Name) > 200 {
 		report("the name has %d bytes; 200 are the most", len(n.Name))
+	}
+	if !keepable(n.Name) {
+		report("the name is not UTF-8 text")
+	}
+	if err := checkMetadata(n.Metadata); err != nil {
+		report("%w", err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return draft{}, err

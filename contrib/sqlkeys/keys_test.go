@@ -85,6 +85,11 @@ func TestIssueInvalid(t *testing.T) {
 			{sqlkeys.NewKey{SenderID: sender, ExpiresAt: time.Unix(1e9, 0)}, sqlkeys.ErrInvalid, `sqlkeys: new key: invalid: the expiry 2001-09-09T01:46:40Z is in the past`},
 			{sqlkeys.NewKey{SenderID: sender, NotBefore: time.Unix(4e9, 0).UTC(), ExpiresAt: time.Unix(4e9, 0).UTC()}, sqlkeys.ErrInvalid, `sqlkeys: new key: invalid: it would expire at 2096-10-02T07:06:40Z, before it works`},
 			{sqlkeys.NewKey{SenderID: sender, Name: strings.Repeat("n", 201)}, sqlkeys.ErrInvalid, `sqlkeys: new key: invalid: the name has 201 bytes; 200 are the most`},
+			{sqlkeys.NewKey{SenderID: sender, Name: "\xff"}, sqlkeys.ErrInvalid, `sqlkeys: new key: invalid: the name is not UTF-8 text`},
+			{sqlkeys.NewKey{SenderID: sender, Name: "a\x00"}, sqlkeys.ErrInvalid, `sqlkeys: new key: invalid: the name is not UTF-8 text`},
+			{sqlkeys.NewKey{SenderID: sender, Metadata: map[string]string{"a": "\xff"}}, sqlkeys.ErrInvalid, `sqlkeys: new key: invalid: metadata "a" is not UTF-8 text`},
+			{sqlkeys.NewKey{SenderID: sender, Metadata: map[string]string{"a\x00": ""}}, sqlkeys.ErrInvalid, `sqlkeys: new key: invalid: metadata "a\x00" is not UTF-8 text`},
+			{sqlkeys.NewKey{SenderID: sender, Metadata: map[string]string{"a": strings.Repeat("b", 16_377)}}, sqlkeys.ErrInvalid, `sqlkeys: new key: invalid: the metadata has 16385 bytes; 16384 are the most`},
 		} {
 			// The good one before it is not issued either.
 			_, err := s.IssueAll(t.Context(), []sqlkeys.NewKey{{SenderID: sender}, c.n})

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/senderauth/senderauth"
 )
@@ -83,6 +84,9 @@ func checkLimits(limits map[string]senderauth.Limit) error {
 		if name == "" {
 			errs = append(errs, errors.New("a limit without a name"))
 		}
+		if !keepable(name) {
+			errs = append(errs, fmt.Errorf("limit %q: the name is not UTF-8 text", name))
+		}
 		if err := checkLimit(limits[name]); err != nil {
 			errs = append(errs, fmt.Errorf("limit %q: %w", name, err))
 		}
@@ -112,6 +116,23 @@ func decodeLimits(text string) (map[string]senderauth.Limit, error) {
 	}
 	return limits, nil
 }
+
+const maxMetadata = 16 << 10
+
+func checkMetadata(m map[string]string) error {
+	for name, value := range m {
+		if !keepable(name) || !keepable(value) {
+			return fmt.Errorf("metadata %q is not UTF-8 text", name)
+		}
+	}
+	if n := len(encodeMap(m)); n > maxMetadata {
+		return fmt.Errorf("the metadata has %d bytes; %d are the most", n, maxMetadata)
+	}
+	return nil
+}
+
+// keepable reports text that both databases keep as it is.
+func keepable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 func encodeMap(m map[string]string) string {
 	if len(m) == 0 {

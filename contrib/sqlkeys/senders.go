@@ -27,7 +27,7 @@ type NewSender struct {
 
 	ID       string // "": a random one
 	Limits   map[string]senderauth.Limit
-	Metadata map[string]string
+	Metadata map[string]string // 16 KiB at most, as JSON: each look-up reads it
 }
 
 // CreateSender adds a sender, enabled and without keys. An ID that is taken is
@@ -37,7 +37,7 @@ func (s *Store) CreateSender(ctx context.Context, n NewSender) (Sender, error) {
 	if n.ID == "" {
 		id, err = newUUID()
 	}
-	if err := errors.Join(err, invalid(checkLimits(n.Limits))); err != nil {
+	if err := errors.Join(err, invalid(checkLimits(n.Limits)), invalid(checkMetadata(n.Metadata))); err != nil {
 		return Sender{}, err
 	}
 	var made Sender

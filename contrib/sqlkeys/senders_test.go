@@ -65,6 +65,10 @@ func TestSendersInvalid(t *testing.T) {
 		for _, part := range []string{`"x"`, `limit "a"`, "without a name"} {
 			require.ErrorContains(t, err, part)
 		}
+		_, err = s.CreateSender(t.Context(), sqlkeys.NewSender{Metadata: map[string]string{"a": "\xff"}})
+		require.EqualError(t, err, `sqlkeys: invalid: metadata "a" is not UTF-8 text`)
+		_, err = s.CreateSender(t.Context(), sqlkeys.NewSender{Limits: map[string]senderauth.Limit{"\xff": senderauth.PerSecond(1)}})
+		require.EqualError(t, err, `sqlkeys: invalid: limit "\xff": the name is not UTF-8 text`)
 		const nobody = "7a1de7b4-3a0e-4d6e-9c2b-000000000001"
 		require.ErrorIs(t, s.DisableSender(t.Context(), nobody), sqlkeys.ErrNotFound)
 		require.ErrorIs(t, s.EnableSender(t.Context(), nobody), sqlkeys.ErrNotFound)
