@@ -214,6 +214,10 @@ func TestAdopt(t *testing.T) {
 		_, err = s.Adopt(t.Context(), senderauth.Credentials{SenderID: "me", APIKey: uuid.NewString()})
 		require.ErrorIs(t, err, sqlkeys.ErrInvalid)
 
+		prefixed := s.issue(t, sqlkeys.NewKey{SenderID: pair.SenderID, Format: sqlkeys.FormatPrefixed}).Credentials
+		_, err = s.Adopt(t.Context(), senderauth.Credentials{SenderID: prefixed.APIKey, APIKey: pair.SenderID})
+		require.EqualError(t, err, `sqlkeys: sender "…": invalid: not a UUID of 36 characters, or the nil or max UUID`, "who mixes them up does not see the key in a log")
+
 		second := senderauth.Credentials{SenderID: pair.SenderID, APIKey: uuid.NewString()}
 		_, err = s.Adopt(t.Context(), second)
 		require.NoError(t, err)

@@ -245,6 +245,9 @@ func canonicalUUID(s string) (string, bool) {
 func senderID(s string) (string, error) {
 	id, ok := canonicalUUID(s)
 	if !ok {
+		if len(s) > 36 {
+			s = "…" // it may be a key
+		}
 		return "", fmt.Errorf("sqlkeys: sender %q: %w: not a UUID of 36 characters, or the nil or max UUID", s, ErrInvalid)
 	}
 	return id, nil

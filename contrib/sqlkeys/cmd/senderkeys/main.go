@@ -142,7 +142,7 @@ func (a *app) open(ctx context.Context, cfg sqlkeys.Config) (context.Context, *s
 		return nil, nil, nil, errors.New("no database: give -db, or set SENDERAUTH_DB, to a PostgreSQL URL or the path of a SQLite file")
 	}
 	a.started = true
-	if !cfg.Migrate && !strings.Contains(source, ":") {
+	if !cfg.Migrate && !strings.Contains(source, "://") && !strings.HasPrefix(source, "file:") {
 		// A mistyped path is not to become a file.
 		if _, err := os.Stat(source); err != nil {
 			return nil, nil, nil, err
@@ -369,6 +369,9 @@ func (a *app) usage() *cobra.Command {
 			span, err := parseSpan("since", since)
 			if err != nil {
 				return err
+			}
+			if span < 0 {
+				return fmt.Errorf("-since %q: %w: it is below 0", since, sqlkeys.ErrInvalid)
 			}
 			f.Since = time.Now().Add(-span)
 			return printAll(a, s.Usage(ctx, f), usageJSON, "HOUR\tSENDER\tKEY\tOUTCOME\tREQUESTS", func(u sqlkeys.Usage) string {

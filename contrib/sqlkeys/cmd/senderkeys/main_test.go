@@ -216,6 +216,9 @@ func TestWrongUse(t *testing.T) {
 			{"key issue -sender " + sender + " -env moon", 2, `new key: invalid: environment "moon" is not one of development, staging and production`},
 			{"key issue -sender " + sender + " -format hex", 2, `new key: invalid: format "hex" is not one of uuid and prefixed`},
 			{"key rotate key_aaaaaaaaaaaaaaaa -grace -1h", 2, `rotate: invalid: the grace -1h0m0s is below 0`},
+			{"audit -sender me", 2, `sender "me": invalid: not a UUID of 36 characters, or the nil or max UUID`},
+			{"audit -key mine", 2, `key ID: invalid: it does not look like key_ and 16 characters`},
+			{"usage -since -7d", 2, `-since "-7d": invalid: it is below 0`},
 			{"usage -since yesterday", 2, `-since "yesterday": invalid: want a duration such as 90d or 12h`},
 		} {
 			require.Equal(t, result{c.code, "", "senderkeys: " + c.err + "\n"}, s.with("", strings.Fields(c.args)...), c.args)
