@@ -1,6 +1,7 @@
 package sqlkeys_test
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
@@ -153,6 +155,7 @@ func TestRotate(t *testing.T) {
 		s.byHand(t, old.Key.ID, "grace_until", 0)
 		_, err = s.Rotate(t.Context(), old.Key.ID, sqlkeys.Rotation{})
 		require.ErrorIs(t, err, sqlkeys.ErrRotated)
+		require.ErrorIs(t, s.Enable(t.Context(), old.Key.ID), sqlkeys.ErrRotated)
 		_, err = s.Validate(t.Context(), old.Credentials)
 		require.ErrorIs(t, err, senderauth.ErrInvalidKey)
 
@@ -359,5 +362,54 @@ func TestConcurrentChanges(t *testing.T) {
 		require.Equal(t, 1, revoked)
 		require.LessOrEqual(t, rotated, 1)
 		require.Len(t, keysOf(t, s, k.Key.SenderID), 1+rotated)
+	})
+}
+
+// Who has waited for another change decides by what it has left.
+func TestChangeWaits(t *testing.T) {
+	s := open(t, pgtest.URL(t), sqlkeys.Config{})
+	k := s.issue(t, sqlkeys.NewKey{})
+	other, err := openDB(t, s.source).Begin()
+	require.NoError(t, err)
+	defer other.Rollback()
+	_, err = other.Exec(`UPDATE sqlkeys_keys SET revoked_at = now()`)
+	require.NoError(t, err)
+	rotated := make(chan error, 1)
+	go func() {
+		_, err := s.Rotate(context.Background(), k.Key.ID, sqlkeys.Rotation{})
+		rotated <- err
+	}()
+	require.Eventually(t, func() bool {
+		var waits bool
+		require.NoError(t, other.QueryRow(`SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted)`).Scan(&waits))
+		return waits
+	}, 20*time.Second, time.Millisecond)
+	require.NoError(t, other.Commit())
+	require.ErrorIs(t, <-rotated, sqlkeys.ErrRevoked)
+	require.Len(t, keysOf(t, s, ""), 1)
+}
+
+// There is no change without its row of the audit, and no row without its
+// change.
+func TestAuditInTransaction(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		k := s.issue(t, sqlkeys.NewKey{})
+		before := auditOf(t, s)
+		_, err := s.db.Exec(`ALTER TABLE sqlkeys_audit RENAME TO sqlkeys_away`)
+		require.NoError(t, err)
+		require.ErrorContains(t, s.Revoke(t.Context(), k.Key.ID), "sqlkeys: write the audit: ")
+		_, err = s.Validate(t.Context(), k.Credentials)
+		require.NoError(t, err)
+		_, err = s.db.Exec(`ALTER TABLE sqlkeys_away RENAME TO sqlkeys_audit`)
+		require.NoError(t, err)
+
+		if s.sqlite() {
+			return // it has no trigger that waits for the commit
+		}
+		_, err = s.db.Exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;
+			CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON sqlkeys_keys DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()`)
+		require.NoError(t, err)
+		require.ErrorContains(t, s.Revoke(t.Context(), k.Key.ID), "sqlkeys: commit: ")
+		require.Equal(t, before, auditOf(t, s))
 	})
 }

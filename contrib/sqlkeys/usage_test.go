@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -225,6 +226,34 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// Counts belong to the hour in which they were made, however seldom they are
+// written.
+func TestRecorderHours(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, err := sqlkeys.OpenDB(filepath.Join(t.TempDir(), "keys.db"))
+		require.NoError(t, err)
+		defer db.Close()
+		store, err := sqlkeys.Open(t.Context(), db, sqlkeys.Config{Migrate: true})
+		require.NoError(t, err)
+		defer store.Close()
+		s := fixture{Store: store, db: db}
+		k := s.issue(t, sqlkeys.NewKey{})
+		r, err := s.NewRecorder(sqlkeys.RecorderConfig{Interval: 3 * time.Hour})
+		require.NoError(t, err)
+		hour := time.Now().UTC().Truncate(time.Hour)
+		time.Sleep(hour.Add(30 * time.Minute).Sub(time.Now()))
+		for range 2 {
+			r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: k.Key.ID}})
+			time.Sleep(time.Hour)
+		}
+		require.NoError(t, r.Close(t.Context()))
+		us := usageOf(t, s, sqlkeys.UsageFilter{})
+		require.Len(t, us, 2)
+		require.Equal(t, hour, us[0].Hour)
+		require.Equal(t, hour.Add(time.Hour), us[1].Hour)
+	})
 }
 
 func TestRecorderInvalid(t *testing.T) {

@@ -205,6 +205,23 @@ func TestValidateOutage(t *testing.T) {
 	})
 }
 
+// Connections that the server has ended are not the caller's business.
+func TestValidateEndedConnections(t *testing.T) {
+	s := open(t, pgtest.URL(t), sqlkeys.Config{})
+	s.db.SetMaxOpenConns(1)
+	k := s.issue(t, sqlkeys.NewKey{})
+	admin := openDB(t, s.source)
+	for range 10 {
+		_, err := s.Validate(t.Context(), k.Credentials)
+		require.NoError(t, err)
+		_, err = admin.Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+		require.NoError(t, err)
+		_, err = s.Validate(t.Context(), k.Credentials)
+		require.NoError(t, err)
+	}
+}
+
 // Without a cache a look-up has a deadline of its own.
 func TestValidateDeadline(t *testing.T) {
 	s := open(t, pgtest.URL(t), sqlkeys.Config{})

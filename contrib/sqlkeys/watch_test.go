@@ -2,7 +2,10 @@ package sqlkeys_test
 
 import (
 	"context"
+	"net"
+	"net/url"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,6 +104,86 @@ func TestWatch(t *testing.T) {
 			both("")
 		}
 	})
+}
+
+// A key that is given to another sender by hand is news of both.
+func TestWatchMoves(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		c := make(told, 100)
+		watch(t, s, c)
+		require.Equal(t, "", c.next(t))
+		from, to := s.sender(t), s.sender(t)
+		s.issue(t, sqlkeys.NewKey{SenderID: from})
+		during := func(query string, args ...any) (ids []string) {
+			c.forgets(t, s.sender(t))
+			_, err := s.db.Exec(query, args...)
+			require.NoError(t, err)
+			last := s.sender(t)
+			for id := c.next(t); id != last; id = c.next(t) {
+				ids = append(ids, id)
+			}
+			return ids
+		}
+		require.ElementsMatch(t, []string{from, to}, during(`UPDATE sqlkeys_keys SET sender_id = $1`, to))
+		require.Equal(t, []string{to}, during(`UPDATE sqlkeys_keys SET name = 'x'`))
+		require.Equal(t, []string{from}, during(`DELETE FROM sqlkeys_senders WHERE id = $1`, from))
+		if !s.sqlite() {
+			require.Equal(t, []string{""}, during(`TRUNCATE sqlkeys_keys`))
+		}
+	})
+}
+
+// A connection that dies without a word is noticed, and what it may have
+// missed is forgotten.
+func TestWatchSilence(t *testing.T) {
+	t.Parallel()
+	source, err := url.Parse(pgtest.URL(t))
+	require.NoError(t, err)
+	open(t, source.String(), sqlkeys.Config{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	var silent atomic.Bool
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", source.Host)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			first := !silent.Load()
+			pass := func(to, from net.Conn) {
+				defer to.Close()
+				b := make([]byte, 4096)
+				for {
+					n, err := from.Read(b)
+					if err != nil {
+						return
+					}
+					if first && silent.Load() {
+						continue
+					}
+					to.Write(b[:n])
+				}
+			}
+			go pass(client, server)
+			go pass(server, client)
+		}
+	}()
+	through := *source
+	through.Host = l.Addr().String()
+	db := openDB(t, through.String())
+	s, err := sqlkeys.Open(t.Context(), db, sqlkeys.Config{})
+	require.NoError(t, err)
+	c := make(told, 10)
+	watch(t, fixture{s, db, through.String()}, c)
+	require.Equal(t, "", c.next(t))
+	silent.Store(true)
+	require.Equal(t, "", c.next(t))
 }
 
 // More changes at once than the file keeps: everybody is forgotten.
