@@ -23,7 +23,8 @@
 // The clock of the database decides whether a key is valid yet, expired, or
 // past its grace period, and dates every change: instances whose clocks differ
 // agree. The clock of the process decides only how long the cache of that
-// process remembers an answer ([senderauth.Sender.Expires]).
+// process remembers an answer ([senderauth.Sender.Expires]), and in which hour
+// its [Recorder] counts.
 //
 // # Tables
 //

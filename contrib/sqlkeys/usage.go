@@ -198,7 +198,7 @@ func (r *Recorder) run(ctx context.Context) {
 }
 
 // Flush writes what was gathered. What cannot be written waits for the next
-// time.
+// time. It waits for another write under way first, 10 seconds at most.
 func (r *Recorder) Flush(ctx context.Context) error {
 	return r.flush(ctx, time.Now().Truncate(time.Hour))
 }
@@ -224,7 +224,7 @@ type RecorderStats struct {
 	Waiting  int    // counts that the database did not take yet
 }
 
-// Stats may wait for a write under way.
+// Stats waits for a write under way, 10 seconds at most.
 func (r *Recorder) Stats() RecorderStats {
 	r.flushing.Lock()
 	defer r.flushing.Unlock()
