@@ -243,7 +243,7 @@ func TestRecorderHours(t *testing.T) {
 		r, err := s.NewRecorder(sqlkeys.RecorderConfig{Interval: 3 * time.Hour})
 		require.NoError(t, err)
 		hour := time.Now().UTC().Truncate(time.Hour)
-		time.Sleep(hour.Add(30 * time.Minute).Sub(time.Now()))
+		time.Sleep(time.Until(hour.Add(30 * time.Minute)))
 		for range 2 {
 			r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: k.Key.ID}})
 			time.Sleep(time.Hour)
