@@ -25,16 +25,18 @@ func ParseLimit(s string) (senderauth.Limit, error) {
 	case "blocked":
 		return senderauth.Blocked(), nil
 	}
-	bad := fmt.Errorf("sqlkeys: limit %q: %w: want REQUESTS/PER[:BURST], as in 200/1m:50, or unlimited, or blocked", s, ErrInvalid)
+	bad := func() (senderauth.Limit, error) {
+		return senderauth.Limit{}, fmt.Errorf("sqlkeys: limit %q: %w: want REQUESTS/PER[:BURST], as in 200/1m:50, or unlimited, or blocked", s, ErrInvalid)
+	}
 	requests, rest, ok := strings.Cut(s, "/")
 	per, burst, hasBurst := strings.Cut(rest, ":")
 	if !ok {
-		return senderauth.Limit{}, bad
+		return bad()
 	}
 	var l senderauth.Limit
 	var err error
 	if l.Requests, err = strconv.Atoi(requests); err != nil {
-		return senderauth.Limit{}, bad
+		return bad()
 	}
 	switch per {
 	case "s", "m", "h":
@@ -43,11 +45,11 @@ func ParseLimit(s string) (senderauth.Limit, error) {
 		per = "24h"
 	}
 	if l.Per, err = time.ParseDuration(per); err != nil {
-		return senderauth.Limit{}, bad
+		return bad()
 	}
 	if hasBurst {
 		if l.Burst, err = strconv.Atoi(burst); err != nil || l.Burst == 0 {
-			return senderauth.Limit{}, bad
+			return bad()
 		}
 	}
 	if err := checkLimit(l); err != nil {
@@ -71,10 +73,12 @@ func FormatLimit(l senderauth.Limit) string {
 	return s
 }
 
+// anyLimiter never holds a bucket: what costs nothing opens none.
+var anyLimiter = senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{Buckets: 1})
+
 // checkLimit lets the core say what a limit is.
 func checkLimit(l senderauth.Limit) error {
-	_, err := senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{}).
-		Take(context.Background(), "", []senderauth.Charge{{Name: "limit", Limit: l}})
+	_, err := anyLimiter.Take(context.Background(), "", []senderauth.Charge{{Name: "limit", Limit: l}})
 	return err
 }
 

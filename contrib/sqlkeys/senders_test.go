@@ -106,3 +106,11 @@ func TestParseLimit(t *testing.T) {
 		require.ErrorContains(t, err, text)
 	}
 }
+
+// Each look-up of a sender with a plan parses its limits.
+func TestParseLimitIsCheap(t *testing.T) {
+	require.LessOrEqual(t, testing.AllocsPerRun(10, func() {
+		_, err := sqlkeys.ParseLimit("200/1m:50")
+		require.NoError(t, err)
+	}), 20.0)
+}
