@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -70,6 +71,8 @@ func dialectOf(db *sql.DB) (*dialect, error) {
 
 // OpenDB opens a pool on a PostgreSQL URL or a SQLite file. The path of a file
 // may be written as a URI with the scheme file, with the parameters of SQLite.
+// What looks like the settings of a PostgreSQL that are no URL is not taken for
+// the path of a file, and is not shown: it may hold a password.
 //
 // A file is created where it is missing, readable by its owner only; it is
 // used in WAL mode, with a busy timeout of 5 seconds. A pool has at most 16
@@ -84,6 +87,8 @@ func OpenDB(source string) (*sql.DB, error) {
 		return nil, errors.New("sqlkeys: no database: give a PostgreSQL URL or the path of a SQLite file")
 	case hasScheme && (scheme == "postgres" || scheme == "postgresql"):
 		db, err = openPostgres(source)
+	case likePostgres.MatchString(source) && !strings.HasPrefix(source, "file:"):
+		return nil, fmt.Errorf("sqlkeys: the database: %w: a PostgreSQL is given as postgres://USER:PASSWORD@HOST/DATABASE, and a SQLite file whose path looks like one as file:PATH", ErrInvalid)
 	case hasScheme && scheme != "file":
 		return nil, fmt.Errorf("sqlkeys: a database of scheme %q is neither a PostgreSQL URL nor the path of a SQLite file", scheme)
 	default:
@@ -97,10 +102,36 @@ func OpenDB(source string) (*sql.DB, error) {
 	return db, nil
 }
 
+// likePostgres matches a URL without its slashes or without its scheme, and a
+// list of settings.
+var likePostgres = regexp.MustCompile(`^(?:postgres(?:ql)?:(?:[^/]|/[^/])|[^/:]*:(?:[^/]|/[^/]).*@|\s*\w+\s*=)`)
+
+// openPostgres shows nothing of a URL that is no good: what stands in the place
+// of a port or of a database may be the rest of a password.
 func openPostgres(source string) (*sql.DB, error) {
+	wrong := func(why string) (*sql.DB, error) {
+		return nil, fmt.Errorf("sqlkeys: the PostgreSQL URL: %w: %s", ErrInvalid, why)
+	}
+	const hint = ": is the password percent-encoded?"
+	_, place, _ := strings.Cut(source, "://")
+	if at := strings.IndexAny(place, "@/"); at >= 0 && place[at] == '@' {
+		place = place[at+1:]
+	}
+	if place, _, _ = strings.Cut(place, "?"); strings.Contains(place, "@") {
+		return wrong("an @ in the host or the database" + hint)
+	}
 	cfg, err := pgx.ParseConfig(source)
 	if err != nil {
-		return nil, fmt.Errorf("sqlkeys: %w", err)
+		cause := fmt.Sprintf(" (%v)", errors.Unwrap(err))
+		why := strings.TrimSuffix(err.Error(), cause)
+		why = strings.TrimPrefix(why[strings.LastIndexByte(why, '`')+1:], ": ")
+		switch {
+		case why == "invalid port" || why == "failed to parse as URL":
+			why += hint
+		case errors.Unwrap(err) != nil:
+			why += cause
+		}
+		return wrong(why)
 	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 5 * time.Second
@@ -125,7 +156,11 @@ func openSQLite(source string) (*sql.DB, error) {
 	}
 	// SQLite opens a file late, and says little about why it cannot.
 	if !strings.Contains(params, "mode=ro") {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		create := os.O_CREATE
+		if strings.Contains(params, "mode=rw") && !strings.Contains(params, "mode=rwc") {
+			create = 0
+		}
+		f, err := os.OpenFile(path, os.O_RDWR|create, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("sqlkeys: the SQLite file: %w", err)
 		}

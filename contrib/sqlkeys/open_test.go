@@ -105,9 +105,41 @@ func TestOpenDBInvalid(t *testing.T) {
 		_, err := sqlkeys.OpenDB(source)
 		require.EqualError(t, err, text)
 	}
-	_, err := sqlkeys.OpenDB("postgres://user:hunter2@db:port/x")
-	require.Error(t, err)
-	require.NotContains(t, err.Error(), "hunter2")
+	const (
+		kind    = "sqlkeys: the database: invalid: a PostgreSQL is given as postgres://USER:PASSWORD@HOST/DATABASE, and a SQLite file whose path looks like one as file:PATH"
+		wrong   = "sqlkeys: the PostgreSQL URL: invalid: "
+		encoded = ": is the password percent-encoded?"
+	)
+	t.Chdir(dir)
+	for source, text := range map[string]string{
+		"host=db password=hunter2":               kind,
+		" password = a://hunter2":                kind,
+		"postgres:/user:hunter2@db/x":            kind,
+		"postgresql:user:hunter2@db":             kind,
+		"user:hunter2@db":                        kind,
+		"user:hun/ter2@db/x":                     kind,
+		"postgres://user:hunter2":                wrong + "invalid port" + encoded,
+		"postgres://user:hunter2@db:port/x":      wrong + "invalid port" + encoded,
+		"postgres://user:hunter2/x@db/x":         wrong + "an @ in the host or the database" + encoded,
+		"postgres://user:12/hunter2@db/x":        wrong + "an @ in the host or the database" + encoded,
+		"postgres://user:12/x?hunter2@db/x":      wrong + "failed to parse as URL" + encoded,
+		"postgres://user:12/x?hunter2`%zz@db/x":  wrong + "failed to parse as URL" + encoded,
+		"postgres://user:1@hunter2@db/x":         wrong + "an @ in the host or the database" + encoded,
+		"postgres://user:hunter2%zz@db/x":        wrong + "failed to parse as URL" + encoded,
+		"postgres://u:hunter2@db/x?sslmode=none": wrong + "failed to configure TLS (sslmode is invalid)",
+	} {
+		_, err := sqlkeys.OpenDB(source)
+		require.EqualError(t, err, text)
+		require.ErrorIs(t, err, sqlkeys.ErrInvalid)
+	}
+	made, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, made, "none of them is the path of a file")
+
+	openDB(t, "file:"+dir+"/user:a@b=c")
+	_, err = sqlkeys.OpenDB("file:" + dir + "/none?mode=rw")
+	require.ErrorIs(t, err, os.ErrNotExist)
+	openDB(t, "postgres://user:hun#t?er2@db/x?application_name=a@b")
 
 	// Nobody listens: the error comes with the first use.
 	_, err = sqlkeys.Open(t.Context(), openDB(t, "postgres://user:hunter2@127.0.0.1:1/x"), sqlkeys.Config{})
