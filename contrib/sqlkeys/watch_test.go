@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -96,12 +97,27 @@ func TestWatch(t *testing.T) {
 			both(sender)
 		}
 		if filepath.Ext(source) != ".db" {
-			_, err := s.db.Exec(`TRUNCATE sqlkeys_senders, sqlkeys_keys`)
+			_, err := s.db.Exec(`TRUNCATE sqlkeys_keys`)
 			require.NoError(t, err)
 			both("")
 			_, err = s.db.Exec(`SELECT pg_notify('sqlkeys_changed', 'nonsense')`)
 			require.NoError(t, err)
 			both("")
+		}
+	})
+}
+
+// The process of the change does not wait for the next look at the file.
+func TestWatchTellsItsOwnProcessAtOnce(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "keys.db")
+	synctest.Test(t, func(t *testing.T) {
+		s, c := open(t, source, sqlkeys.Config{}), make(told, 10)
+		watch(t, s, c)
+		require.Equal(t, "", c.next(t))
+		for range 10 {
+			at := time.Now()
+			c.forgets(t, s.sender(t))
+			require.Zero(t, time.Since(at))
 		}
 	})
 }
