@@ -413,3 +413,27 @@ func TestAuditInTransaction(t *testing.T) {
 		require.Equal(t, before, auditOf(t, s))
 	})
 }
+
+// A change that waited for another sees what that did.
+func TestChangeAfterWaiting(t *testing.T) {
+	t.Parallel()
+	s := open(t, pgtest.URL(t), sqlkeys.Config{})
+	k := s.issue(t, sqlkeys.NewKey{})
+	first, err := s.db.Begin()
+	require.NoError(t, err)
+	_, err = first.Exec(`UPDATE sqlkeys_keys SET revoked_at = now() WHERE id = $1`, k.Key.ID)
+	require.NoError(t, err)
+	second := make(chan error, 1)
+	go func() {
+		_, err := s.Rotate(t.Context(), k.Key.ID, sqlkeys.Rotation{})
+		second <- err
+	}()
+	require.Eventually(t, func() (waits bool) {
+		require.NoError(t, s.db.QueryRow(`SELECT EXISTS (SELECT 1 FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits))
+		return waits
+	}, 20*time.Second, time.Millisecond)
+	require.NoError(t, first.Commit())
+	require.ErrorIs(t, <-second, sqlkeys.ErrRevoked)
+	require.Len(t, keysOf(t, s, ""), 1)
+}
