@@ -107,6 +107,12 @@ func (s *Store) listen(ctx context.Context, c Forgetter, connected func()) error
 }
 
 func listenOn(ctx context.Context, conn *pgx.Conn, c Forgetter, connected func()) error {
+	// A pool of pgx under that of database/sql would keep it, and what it hears.
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatTimeout)
+		defer cancel()
+		conn.Close(ctx)
+	}()
 	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
 		return err
 	}
@@ -156,7 +162,7 @@ func (s *Store) poll(ctx context.Context, c Forgetter, connected func()) error {
 			return err
 		}
 		defer version.Close()
-		changes, err := conn.PrepareContext(ctx, `SELECT seq, sender_id FROM sqlkeys_changes WHERE seq > ? ORDER BY seq`)
+		changes, err := conn.PrepareContext(ctx, `SELECT seq, sender_id FROM sqlkeys_changes WHERE seq >= ? ORDER BY seq`)
 		if err != nil {
 			return err
 		}
@@ -198,24 +204,33 @@ func (s *Store) poll(ctx context.Context, c Forgetter, connected func()) error {
 }
 
 // forgetSince forgets the senders that changed after last, and returns the
-// last change. Where changes in between are gone already it forgets everybody.
+// last change. Where last itself is gone, or one after it, it forgets everybody:
+// more have come than are kept, or somebody has deleted some or put an older
+// file back.
 func forgetSince(ctx context.Context, changes *sql.Stmt, last int64, c Forgetter) (int64, error) {
 	rows, err := changes.QueryContext(ctx, last)
 	if err != nil {
 		return last, err
 	}
 	defer rows.Close()
+	next := max(last, 1)
 	for rows.Next() {
 		var seq int64
 		var sender string
 		if err := rows.Scan(&seq, &sender); err != nil {
 			return last, err
 		}
-		if seq != last+1 {
+		if seq != next {
 			c.Purge()
 		}
-		c.Forget(sender)
-		last = seq
+		if seq != last {
+			c.Forget(sender)
+		}
+		next = seq + 1
 	}
-	return last, rows.Err()
+	if next == last {
+		c.Purge()
+		return 0, rows.Err()
+	}
+	return next - 1, rows.Err()
 }

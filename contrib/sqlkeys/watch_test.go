@@ -2,14 +2,14 @@ package sqlkeys_test
 
 import (
 	"context"
-	"net"
-	"net/url"
 	"path/filepath"
-	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth"
@@ -149,57 +149,33 @@ func TestWatchMoves(t *testing.T) {
 	})
 }
 
-// A connection that dies without a word is noticed, and what it may have
-// missed is forgotten.
-func TestWatchSilence(t *testing.T) {
-	t.Parallel()
-	source, err := url.Parse(pgtest.URL(t))
-	require.NoError(t, err)
-	open(t, source.String(), sqlkeys.Config{})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	var silent atomic.Bool
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", source.Host)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			first := !silent.Load()
-			pass := func(to, from net.Conn) {
-				defer to.Close()
-				b := make([]byte, 4096)
-				for {
-					n, err := from.Read(b)
-					if err != nil {
-						return
-					}
-					if first && silent.Load() {
-						continue
-					}
-					to.Write(b[:n])
-				}
-			}
-			go pass(client, server)
-			go pass(server, client)
+// Changes that are deleted by hand were news all the same.
+func TestWatchDeletedChanges(t *testing.T) {
+	s, c := open(t, filepath.Join(t.TempDir(), "keys.db"), sqlkeys.Config{}), make(told, 100)
+	sender := s.sender(t)
+	watch(t, s, c)
+	require.Equal(t, "", c.next(t))
+	byHand := func(query string) {
+		tx, err := s.db.Begin()
+		require.NoError(t, err)
+		for _, q := range []string{`UPDATE sqlkeys_senders SET metadata = '{}'`, query} {
+			_, err = tx.Exec(q)
+			require.NoError(t, err)
 		}
-	}()
-	through := *source
-	through.Host = l.Addr().String()
-	db := openDB(t, through.String())
-	s, err := sqlkeys.Open(t.Context(), db, sqlkeys.Config{})
-	require.NoError(t, err)
-	c := make(told, 10)
-	watch(t, fixture{s, db, through.String()}, c)
+		require.NoError(t, tx.Commit())
+	}
+	byHand(`DELETE FROM sqlkeys_changes`)
 	require.Equal(t, "", c.next(t))
-	silent.Store(true)
+	byHand(`UPDATE sqlkeys_changes SET seq = seq - 1`)
 	require.Equal(t, "", c.next(t))
+	c.forgets(t, sender)
+
+	// The counting begins again.
+	byHand(`DELETE FROM sqlkeys_changes; DELETE FROM sqlite_sequence WHERE name = 'sqlkeys_changes'`)
+	require.Equal(t, "", c.next(t))
+	byHand(`SELECT 1`)
+	require.Equal(t, sender, c.next(t))
+	require.Empty(t, c)
 }
 
 // More changes at once than the file keeps: everybody is forgotten.
@@ -233,6 +209,49 @@ func TestWatchEnds(t *testing.T) {
 		s.db.SetMaxOpenConns(1)
 		require.EqualError(t, s.Watch(t.Context(), make(told)), "sqlkeys: Watch needs a connection for itself, and the pool has only one")
 	})
+}
+
+// A connection of a pool of pgx's own does not go on listening there.
+func TestWatchOnPoolOfPgx(t *testing.T) {
+	t.Parallel()
+	source := pgtest.URL(t)
+	pool, err := pgxpool.New(t.Context(), source)
+	require.NoError(t, err)
+	defer pool.Close()
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close()
+	s, err := sqlkeys.Open(t.Context(), db, sqlkeys.Config{Migrate: true})
+	require.NoError(t, err)
+	defer s.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended, c := make(chan error, 1), make(told, 10)
+	go func() { ended <- s.Watch(ctx, c) }()
+	require.Equal(t, "", c.next(t))
+	cancel()
+	require.NoError(t, <-ended)
+	admin := openDB(t, source)
+	require.Eventually(t, func() bool {
+		var n int
+		require.NoError(t, admin.QueryRow(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'`).Scan(&n))
+		return n == 0
+	}, 5*time.Second, 10*time.Millisecond)
+}
+
+// A connection that dies without a word is noticed, and made again.
+func TestWatchSilence(t *testing.T) {
+	t.Parallel()
+	server := pgtest.New(t)
+	s, c := open(t, server.URL(t), sqlkeys.Config{}), make(told, 10)
+	watch(t, s, c)
+	require.Equal(t, "", c.next(t))
+	var backend int
+	require.NoError(t, s.db.QueryRow(`SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pid <> pg_backend_pid()`).Scan(&backend))
+	require.NoError(t, syscall.Kill(backend, syscall.SIGSTOP))
+	defer syscall.Kill(backend, syscall.SIGCONT)
+	k := s.issue(t, sqlkeys.NewKey{})
+	require.Equal(t, "", c.next(t))
+	require.NoError(t, s.Revoke(t.Context(), k.Key.ID))
+	require.Equal(t, k.Key.SenderID, c.next(t))
 }
 
 // A feed that is cut while a key is revoked (F-11): the key is refused when
