@@ -93,16 +93,21 @@ func (s *Store) withConn(ctx context.Context, f func(*sql.Conn) error) error {
 
 // listen follows the notifications of PostgreSQL until it cannot.
 func (s *Store) listen(ctx context.Context, c Forgetter, connected func()) error {
-	return s.withConn(ctx, func(conn *sql.Conn) (err error) {
+	return s.withConn(ctx, func(conn *sql.Conn) error {
+		var listener *pgx.Conn
 		conn.Raw(func(dc any) error {
 			if std, ok := dc.(*stdlib.Conn); ok {
-				err = listenOn(ctx, std.Conn(), c, connected)
-			} else {
-				err = errWrappedDriver
+				listener = std.Conn()
 			}
 			return nil
 		})
-		return err
+		if listener == nil {
+			return errWrappedDriver
+		}
+		// Not within Raw, which locks the connection: whoever closes a statement
+		// that was prepared on it would wait for the feed to end. Nobody else
+		// gets the connection before it is given back.
+		return listenOn(ctx, listener, c, connected)
 	})
 }
 

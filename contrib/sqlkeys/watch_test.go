@@ -254,6 +254,23 @@ func TestWatchSilence(t *testing.T) {
 	require.Equal(t, k.Key.SenderID, c.next(t))
 }
 
+// The look-up was prepared on the connection that the feed took.
+func TestCloseWhileWatching(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		c := make(told, 10)
+		watch(t, s, c)
+		require.Equal(t, "", c.next(t))
+		closed := make(chan error, 1)
+		go func() { closed <- s.Close() }()
+		select {
+		case err := <-closed:
+			require.NoError(t, err)
+		case <-time.After(20 * time.Second):
+			t.Fatal("it waits for the feed to end")
+		}
+	})
+}
+
 // A feed that is cut while a key is revoked (F-11): the key is refused when
 // the feed is back, and none that was refused is accepted again.
 func TestWatchReconnects(t *testing.T) {
