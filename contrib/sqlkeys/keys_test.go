@@ -302,7 +302,7 @@ func TestAudit(t *testing.T) {
 		require.Equal(t, made.Key.ID, entries[3].Detail["replaced_by"])
 
 		var some []sqlkeys.AuditEntry
-		for e, err := range s.Audit(t.Context(), sqlkeys.AuditFilter{SenderID: sender.ID, KeyID: made.Key.ID, After: entries[2].ID}) {
+		for e, err := range s.Audit(t.Context(), sqlkeys.AuditFilter{SenderID: strings.ToUpper(sender.ID), KeyID: made.Key.ID, After: entries[2].ID}) {
 			require.NoError(t, err)
 			some = append(some, e)
 		}

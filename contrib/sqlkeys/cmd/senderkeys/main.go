@@ -142,7 +142,7 @@ func (a *app) open(ctx context.Context, cfg sqlkeys.Config) (context.Context, *s
 		return nil, nil, nil, errors.New("no database: give -db, or set SENDERAUTH_DB, to a PostgreSQL URL or the path of a SQLite file")
 	}
 	a.started = true
-	if !cfg.Migrate && !strings.Contains(source, "://") && !strings.HasPrefix(source, "file:") {
+	if !cfg.Migrate && !strings.Contains(source, "://") && !strings.HasPrefix(source, "file:") && !strings.Contains(source, "=") {
 		// A mistyped path is not to become a file.
 		if _, err := os.Stat(source); err != nil {
 			return nil, nil, nil, err
@@ -183,8 +183,14 @@ func (a *app) migrate() *cobra.Command {
 	}
 }
 
+// group makes a command of commands. Left to itself cobra takes a wrong one for
+// a question about the right ones.
+func group(use, short string) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+}
+
 func (a *app) sender() *cobra.Command {
-	sender := &cobra.Command{Use: "sender", Short: "Create, disable, enable and list senders"}
+	sender := group("sender", "Create, disable, enable and list senders")
 
 	var n sqlkeys.NewSender
 	var limits, metadata []string
@@ -248,7 +254,7 @@ func (a *app) change(use, short string, f func(context.Context, *sqlkeys.Store, 
 }
 
 func (a *app) key() *cobra.Command {
-	key := &cobra.Command{Use: "key", Short: "Issue, rotate, disable, enable, revoke, list and show keys"}
+	key := group("key", "Issue, rotate, disable, enable, revoke, list and show keys")
 	environments := []string{string(sqlkeys.Development), string(sqlkeys.Staging), string(sqlkeys.Production)}
 	formats := []string{string(sqlkeys.FormatUUID), string(sqlkeys.FormatPrefixed)}
 	oneOf := func(cmd *cobra.Command, flag string, values []string) {

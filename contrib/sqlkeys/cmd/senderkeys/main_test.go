@@ -198,6 +198,8 @@ func TestWrongUse(t *testing.T) {
 			err  string
 		}{
 			{"bogus", 2, `unknown command "bogus" for "senderkeys"`},
+			{"key bogus", 2, `unknown command "bogus" for "senderkeys key"`},
+			{"sender bogus", 2, `unknown command "bogus" for "senderkeys sender"`},
 			{"key list -bogus", 2, `unknown flag: --bogus`},
 			{"key issue", 2, `required flag(s) "sender" not set`},
 			{"key show", 2, `accepts 1 arg(s), received 0`},
@@ -217,7 +219,7 @@ func TestWrongUse(t *testing.T) {
 			{"key issue -sender " + sender + " -format hex", 2, `new key: invalid: format "hex" is not one of uuid and prefixed`},
 			{"key rotate key_aaaaaaaaaaaaaaaa -grace -1h", 2, `rotate: invalid: the grace -1h0m0s is below 0`},
 			{"audit -sender me", 2, `sender "me": invalid: not a UUID of 36 characters, or the nil or max UUID`},
-			{"audit -key mine", 2, `key ID: invalid: it does not look like key_ and 16 characters`},
+			{"audit -key " + nobody, 2, `key ID: invalid: it does not look like key_ and 16 characters`},
 			{"usage -since -7d", 2, `-since "-7d": invalid: it is below 0`},
 			{"usage -since yesterday", 2, `-since "yesterday": invalid: want a duration such as 90d or 12h`},
 		} {
@@ -237,14 +239,16 @@ func TestDatabase(t *testing.T) {
 		require.Equal(t, result{1, "", "senderkeys: stat " + s.source + ": no such file or directory\n"}, s.with("", "key", "list"))
 		_, err := os.Stat(s.source)
 		require.ErrorIs(t, err, os.ErrNotExist, "a mistyped path does not become a file")
-		for source, text := range map[string]string{
-			"":               "no database: give -db, or set SENDERAUTH_DB, to a PostgreSQL URL or the path of a SQLite file",
-			"mysql://db/app": `a database of scheme "mysql" is neither a PostgreSQL URL nor the path of a SQLite file`,
+		for source, want := range map[string]result{
+			"":                         {2, "", "no database: give -db, or set SENDERAUTH_DB, to a PostgreSQL URL or the path of a SQLite file"},
+			"mysql://u:hunter2@db/app": {1, "", `a database of scheme "mysql" is neither a PostgreSQL URL nor the path of a SQLite file`},
+			"host=db password=hunter2": {2, "", "the database: invalid: a PostgreSQL is given as postgres://USER:PASSWORD@HOST/DATABASE, and a SQLite file whose path looks like one as file:PATH"},
+			"postgres://u:hunter2":     {2, "", "the PostgreSQL URL: invalid: invalid port: is the password percent-encoded?"},
 		} {
 			s.source = source
-			r := s.with("", "migrate")
-			require.NotZero(t, r.code)
-			require.Equal(t, "senderkeys: "+text+"\n", r.err)
+			want.err = "senderkeys: " + want.err + "\n"
+			require.Equal(t, want, s.with("", "migrate"))
+			require.Equal(t, want, s.with("", "key", "list"))
 		}
 	})
 }
