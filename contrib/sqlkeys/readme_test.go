@@ -1,0 +1,70 @@
+package sqlkeys_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+func run(ctx context.Context, serve func(*senderauth.Guard) error) error {
+	db, err := sqlkeys.OpenDB(os.Getenv("SENDERAUTH_DB"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	store, err := sqlkeys.Open(ctx, db, sqlkeys.Config{Migrate: true})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	keys, err := senderauth.NewCache(store, senderauth.CacheConfig{})
+	if err != nil {
+		return err
+	}
+	go store.Watch(ctx, keys) // a revoked key is refused at once
+	uses, err := store.NewRecorder(sqlkeys.RecorderConfig{})
+	if err != nil {
+		return err
+	}
+	defer uses.Close(context.WithoutCancel(ctx)) // writes the rest
+	guard, err := senderauth.New(keys, senderauth.Config{
+		Limits:  map[string]senderauth.Limit{"default": senderauth.PerMinute(200)},
+		Observe: uses.Observe,
+	})
+	if err != nil {
+		return err
+	}
+	return serve(guard)
+}
+
+// The snippet of the README is this file's, and works.
+func TestReadme(t *testing.T) {
+	own, err := os.ReadFile("readme_test.go")
+	require.NoError(t, err)
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	snippets := strings.Split(string(readme), "```go\n")[1:]
+	require.Len(t, snippets, 1)
+	snippet, _, _ := strings.Cut(snippets[0], "```")
+	require.Contains(t, string(own), "\n\t"+strings.ReplaceAll(strings.TrimSpace(snippet), "\n", "\n\t")+"\n")
+
+	t.Setenv("SENDERAUTH_DB", filepath.Join(t.TempDir(), "keys.db"))
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	require.NoError(t, run(ctx, func(g *senderauth.Guard) error {
+		w := httptest.NewRecorder()
+		g.Wrap(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		require.Equal(t, http.StatusUnauthorized, w.Code)
+		stop()
+		return nil
+	}))
+}
