@@ -2,6 +2,7 @@ package sqlkeys_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -387,4 +388,35 @@ func TestServerRestart(t *testing.T) {
 	}, 20*time.Second, 10*time.Millisecond, "what waited is written")
 	require.NoError(t, r.Close(t.Context()))
 	require.Zero(t, r.Stats().Dropped)
+}
+
+// Connections that the server has ended are not the request's trouble, however
+// many of them the pool has.
+func TestDeadConnections(t *testing.T) {
+	t.Parallel()
+	s := open(t, pgtest.URL(t), sqlkeys.Config{})
+	k := s.issue(t, sqlkeys.NewKey{})
+	admin := openDB(t, s.source)
+	require.NoError(t, admin.Ping())
+	conns := make([]*sql.Conn, 10)
+	for range 2 { // a connection that has served a second ago is not asked whether it lives
+		for i := range conns {
+			var err error
+			conns[i], err = s.db.Conn(t.Context())
+			require.NoError(t, err)
+		}
+		for _, c := range conns {
+			require.NoError(t, c.Close())
+		}
+	}
+	const others = ` FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`
+	var n int
+	require.NoError(t, admin.QueryRow(`SELECT count(pg_terminate_backend(pid))`+others).Scan(&n))
+	require.Equal(t, len(conns), n)
+	require.Eventually(t, func() bool {
+		require.NoError(t, admin.QueryRow(`SELECT count(*)`+others).Scan(&n))
+		return n == 0
+	}, 20*time.Second, time.Millisecond)
+	_, err := s.Validate(t.Context(), k.Credentials)
+	require.NoError(t, err)
 }

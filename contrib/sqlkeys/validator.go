@@ -53,8 +53,11 @@ func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (sendera
 		digests[i] = digest(p, key)
 	}
 	f, err := s.find(ctx, digests)
-	if err != nil && outdated(err) && ctx.Err() == nil {
-		f, err = s.find(ctx, digests)
+	if outdated(err) {
+		// Each connection of the pool may be one that the server has left.
+		for n := s.db.Stats().OpenConnections; n >= 0 && outdated(err) && ctx.Err() == nil; n-- {
+			f, err = s.find(ctx, digests)
+		}
 	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return senderauth.Sender{}, errUnknown
