@@ -118,7 +118,7 @@ func TestRecorderLastUsed(t *testing.T) {
 	})
 }
 
-// A guard inside of a guard makes one request no two.
+// A guard inside of a guard does not make two of one request.
 func TestRecorderNestedGuards(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		r := recorder(t, s, sqlkeys.RecorderConfig{})
@@ -144,19 +144,40 @@ func TestRecorderNestedGuards(t *testing.T) {
 	})
 }
 
+func TestRecorderLastUsedAgain(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "keys.db")
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, source, sqlkeys.Config{})
+		k, r := s.issue(t, sqlkeys.NewKey{}), recorder(t, s, sqlkeys.RecorderConfig{})
+		first := time.Now().UTC()
+		for _, want := range []time.Duration{0, 0, 16 * time.Minute, 16 * time.Minute} {
+			r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: k.Key.ID}})
+			require.NoError(t, r.Flush(t.Context()))
+			stored, err := s.Key(t.Context(), k.Key.ID)
+			require.NoError(t, err)
+			require.Equal(t, first.Add(want), stored.LastUsedAt)
+			time.Sleep(8 * time.Minute)
+		}
+	})
+}
+
 // What does not fit is counted, and what the database does not take waits.
 func TestRecorderBounds(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		r := recorder(t, s, sqlkeys.RecorderConfig{Keys: 64})
-		for i := range 1000 {
-			r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: fmt.Sprint(i)}})
-		}
 		_, err := s.db.Exec(`ALTER TABLE sqlkeys_usage RENAME TO sqlkeys_away`)
 		require.NoError(t, err)
-		require.ErrorContains(t, r.Flush(t.Context()), "sqlkeys: write the usage: ")
+		for round := range 2 {
+			before := r.Stats().Dropped
+			for i := range 1000 {
+				r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: fmt.Sprint(round, i)}})
+			}
+			require.GreaterOrEqual(t, int(r.Stats().Dropped-before), 1000-64, "no more are counted between two writes")
+			require.ErrorContains(t, r.Flush(t.Context()), "sqlkeys: write the usage: ")
+		}
 		st := r.Stats()
 		require.LessOrEqual(t, st.Waiting, 64)
-		require.EqualValues(t, 1000, int(st.Dropped)+st.Waiting)
+		require.EqualValues(t, 2000, int(st.Dropped)+st.Waiting)
 		require.Zero(t, st.Written)
 
 		_, err = s.db.Exec(`ALTER TABLE sqlkeys_away RENAME TO sqlkeys_usage`)
