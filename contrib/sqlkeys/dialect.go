@@ -293,43 +293,43 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	err = d.checkSchema(ctx, db)
-	if !errors.Is(err, ErrSchemaMissing) && !errors.Is(err, ErrSchemaOlder) {
-		return err
-	}
-	p, err := d.provider(db)
-	if err != nil {
-		return fmt.Errorf("sqlkeys: migrate: %w", err)
-	}
-	if d == &sqliteDialect {
-		if err := prepareSQLite(ctx, db); err != nil {
-			return fmt.Errorf("sqlkeys: migrate: %w", err)
-		}
-	}
-	patience, cancel := context.WithTimeout(ctx, migratePatience)
-	defer cancel()
-	for {
-		before, _, err := d.versions(ctx, db)
-		if err != nil {
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		moved, err := d.migrate(ctx, db)
+		if err == nil || ctx.Err() != nil || time.Since(began) > migratePatience || !moved && !isBusy(err) {
 			return err
 		}
-		_, err = p.Up(ctx)
-		if err == nil {
-			return nil
-		}
-		after, target, _ := d.versions(ctx, db)
-		if after == target {
-			return nil // another instance was faster
-		}
-		if patience.Err() != nil || !isBusy(err) && after == before {
-			return fmt.Errorf("sqlkeys: migrate: %w", err)
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
 // migratePatience is how long others may be at it.
 const migratePatience = time.Minute
+
+// migrate tries once. moved reports that it failed and another instance has
+// applied a migration meanwhile.
+func (d *dialect) migrate(ctx context.Context, db *sql.DB) (moved bool, err error) {
+	err = d.checkSchema(ctx, db)
+	if !errors.Is(err, ErrSchemaMissing) && !errors.Is(err, ErrSchemaOlder) {
+		return false, err
+	}
+	p, err := d.provider(db)
+	if err != nil {
+		return false, fmt.Errorf("sqlkeys: migrate: %w", err)
+	}
+	if d == &sqliteDialect {
+		if err := prepareSQLite(ctx, db); err != nil {
+			return false, fmt.Errorf("sqlkeys: migrate: %w", err)
+		}
+	}
+	before, _, err := d.versions(ctx, db)
+	if err != nil {
+		return false, err
+	}
+	if _, err := p.Up(ctx); err != nil {
+		after, _, unknown := d.versions(ctx, db)
+		return unknown == nil && after > before, fmt.Errorf("sqlkeys: migrate: %w", err)
+	}
+	return false, nil
+}
 
 // prepareSQLite makes the table of versions as goose does, but unique: SQLite
 // has no lock that outlives a transaction, so that of several instances that
@@ -347,10 +347,10 @@ func prepareSQLite(ctx context.Context, db *sql.DB) error {
 	})
 }
 
-// isBusy reports that another connection is writing to the SQLite file.
+// isBusy reports that another connection to the SQLite file was in the way.
 func isBusy(err error) bool {
 	var lite *sqlite.Error
-	return errors.As(err, &lite) && lite.Code()&0xff == sqlite3.SQLITE_BUSY
+	return errors.As(err, &lite) && (lite.Code()&0xff == sqlite3.SQLITE_BUSY || lite.Code()&0xff == sqlite3.SQLITE_SCHEMA)
 }
 
 func (d *dialect) provider(db *sql.DB) (*goose.Provider, error) {

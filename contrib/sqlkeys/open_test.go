@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -67,6 +68,28 @@ func TestMigrateTogether(t *testing.T) {
 		require.GreaterOrEqual(t, versions, 2)
 		open(t, source, sqlkeys.Config{})
 	})
+}
+
+// On a new SQLite file they meet while it is turned to WAL mode, where the busy
+// timeout does not count.
+func TestMigrateNewFiles(t *testing.T) {
+	t.Parallel()
+	for range 40 {
+		source := filepath.Join(t.TempDir(), "keys.db")
+		var all sync.WaitGroup
+		for range 12 {
+			all.Go(func() {
+				db, err := sqlkeys.OpenDB(source)
+				if err == nil {
+					err = errors.Join(sqlkeys.Migrate(context.Background(), db), db.Close())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}
 }
 
 type otherDriver struct{}
