@@ -481,9 +481,6 @@ func (c *Cache) ask(ctx context.Context, s *cacheShard, d digest, cr Credentials
 		c.lookups.Add(1)
 		asked := time.Since(c.start) // what is revoked from here on may be missed
 		sender, err := call(ctx, c.validator, cr)
-		if err == nil {
-			err = c.acceptable(&sender, cr)
-		}
 		switch {
 		case err == nil:
 			return c.accept(s, d, sender, asked, born), nil
@@ -498,19 +495,6 @@ func (c *Cache) ask(ctx context.Context, s *cacheShard, d digest, cr Credentials
 		return nil, err
 	})
 }
-
-// acceptable reports a sender that must not be remembered, nor acted upon.
-func (c *Cache) acceptable(s *Sender, cr Credentials) error {
-	if err := s.validate(); err != nil {
-		return err
-	}
-	if cr.SenderID != "" && s.ID != cr.SenderID {
-		return errOtherSender
-	}
-	return nil
-}
-
-var errOtherSender = &faultError{errors.New("senderauth: the validator returned another sender than the one in the request")}
 
 // isFailure reports whether err says nothing about the credentials: an outage,
 // a fault, or a problem of the server's.
@@ -557,9 +541,10 @@ func (c *Cache) reject(s *cacheShard, d digest, err error, asked time.Duration, 
 	}
 }
 
-// call calls the validator and turns a panic into an error. So it does with a
-// nil pointer that is an error: to ask one what it is may panic, which would end
-// the process where a cache looks up, and so is tried here.
+// call calls the validator and turns a panic into an error, and so a sender that
+// no guard may act on. An error that is a nil pointer is another: to ask one
+// what it is may panic, which would end the process where a cache looks up, and
+// so is tried here.
 func call(ctx context.Context, v Validator, cr Credentials) (s Sender, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -567,13 +552,14 @@ func call(ctx context.Context, v Validator, cr Credentials) (s Sender, err error
 		}
 	}()
 	s, err = v.Validate(ctx, cr)
-	if err != nil {
-		var p *Problem
-		if errors.As(err, &p) && p == nil {
-			err = errNilProblem
-		}
-		isFailure(err)
+	if err == nil {
+		return s, s.validate(cr)
 	}
+	var p *Problem
+	if errors.As(err, &p) && p == nil {
+		err = errNilProblem
+	}
+	isFailure(err)
 	return s, err
 }
 

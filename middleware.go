@@ -534,12 +534,10 @@ func (g *root) authenticate(r *http.Request, d *decision) {
 
 	if g.cache == nil {
 		s, err := call(r.Context(), g.validator, cr)
-		if err == nil {
-			err = s.validate()
-		}
-		d.sender, d.err = &s, err
 		if err != nil {
-			d.sender = nil
+			d.err = err
+		} else {
+			d.sender = &s
 		}
 	} else {
 		var of digest
@@ -552,12 +550,8 @@ func (g *root) authenticate(r *http.Request, d *decision) {
 			d.sender = &d.entry.sender
 		}
 	}
-	switch {
-	case d.sender == nil:
+	if d.sender == nil {
 		g.reject(r, d)
-	case !g.keyOnly && d.sender.ID != cr.SenderID:
-		d.sender = nil
-		d.refuse(g.failed, errOtherSender)
 	}
 }
 

@@ -119,9 +119,12 @@ type Sender struct {
 
 // validate reports a record that no guard may act on: a fault of the
 // validator, not of the client.
-func (s *Sender) validate() error {
+func (s *Sender) validate(cr Credentials) error {
 	if s.ID == "" {
 		return &faultError{errors.New("senderauth: the validator returned an unusable sender: Sender.ID is empty")}
+	}
+	if cr.SenderID != "" && s.ID != cr.SenderID {
+		return &faultError{errors.New("senderauth: the validator returned another sender than the one in the request")}
 	}
 	for name, l := range s.Limits {
 		if err := l.validate(); err != nil {
