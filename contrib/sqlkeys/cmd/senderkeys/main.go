@@ -190,7 +190,8 @@ func group(use, short string) *cobra.Command {
 }
 
 func (a *app) sender() *cobra.Command {
-	sender := group("sender", "Create, disable, enable and list senders")
+	sender := group("sender", "Create, limit, disable, enable and list senders")
+	const limitUsage = "NAME=REQUESTS/PER[:BURST], NAME=unlimited or NAME=blocked; may be repeated"
 
 	var n sqlkeys.NewSender
 	var limits, metadata []string
@@ -218,8 +219,18 @@ func (a *app) sender() *cobra.Command {
 		}),
 	}
 	create.Flags().StringVar(&n.ID, "id", "", "UUID of the sender; a random one where it is left out")
-	create.Flags().StringArrayVar(&limits, "limit", nil, "NAME=REQUESTS/PER[:BURST], NAME=unlimited or NAME=blocked; may be repeated")
+	create.Flags().StringArrayVar(&limits, "limit", nil, limitUsage)
 	create.Flags().StringArrayVar(&metadata, "meta", nil, "NAME=VALUE; may be repeated")
+
+	var plan []string
+	limit := a.change("limit SENDER", "Replace the limits of a sender; without -limit it has none of its own", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		limits, err := parseLimits(plan)
+		if err != nil {
+			return err
+		}
+		return s.SetLimits(ctx, id, limits)
+	})
+	limit.Flags().StringArrayVar(&plan, "limit", nil, limitUsage)
 
 	list := &cobra.Command{
 		Use:   "list",
@@ -231,7 +242,7 @@ func (a *app) sender() *cobra.Command {
 			})
 		}),
 	}
-	sender.AddCommand(create, list,
+	sender.AddCommand(create, limit, list,
 		a.change("disable SENDER", "Refuse every request of a sender", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.DisableSender(ctx, id)
 		}),

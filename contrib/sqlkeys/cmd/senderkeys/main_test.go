@@ -119,6 +119,10 @@ func TestLifeOfAKey(t *testing.T) {
 		require.ErrorIs(t, s.validate(pair), senderauth.ErrInvalidSender)
 		require.Contains(t, s.ok("sender", "list"), sender+"  disabled  default=200/1m0s:50 users=blocked  ")
 		s.ok("sender", "enable", sender)
+		require.Empty(t, s.ok("sender", "limit", sender, "-limit", "default=2000/1m:500", "-limit", "messages=unlimited"))
+		require.Contains(t, s.ok("sender", "list"), sender+"  active  default=2000/1m0s:500 messages=unlimited  ")
+		require.Empty(t, s.ok("sender", "limit", sender))
+		require.Contains(t, s.ok("sender", "list"), sender+"  active  -  ")
 
 		question := `Revoke ` + id + ` "web" of sender ` + sender + ` for good? [y/N] `
 		for _, answer := range []string{"", "n\n", "\n", "yess\n"} {
@@ -134,7 +138,7 @@ func TestLifeOfAKey(t *testing.T) {
 		require.Equal(t, "[]\n", s.ok("usage", "-key", id, "-json"))
 		var audit []map[string]any
 		require.NoError(t, json.Unmarshal([]byte(s.ok("audit", "-json")), &audit))
-		require.Len(t, audit, 10)
+		require.Len(t, audit, 12)
 		all := s.ok("key", "list", "-json") + s.ok("audit") + s.ok("key", "show", id, "-json")
 		require.NotContains(t, all, secret[:8])
 	})
@@ -199,6 +203,7 @@ func TestWrongUse(t *testing.T) {
 		}{
 			{"bogus", 2, `unknown command "bogus" for "senderkeys"`},
 			{"key bogus", 2, `unknown command "bogus" for "senderkeys key"`},
+			{"sender limit " + sender + " -limit default=0/1m", 2, `limit "0/1m": invalid: senderauth: charge "limit": Limit: Requests is 0, not in 1..999999999999999`},
 			{"sender bogus", 2, `unknown command "bogus" for "senderkeys sender"`},
 			{"key list -bogus", 2, `unknown flag: --bogus`},
 			{"key issue", 2, `required flag(s) "sender" not set`},
