@@ -35,6 +35,7 @@ func TestIssue(t *testing.T) {
 		require.EqualValues(t, 4, u.Version())
 		require.Equal(t, sender, a.Credentials.SenderID)
 
+		nextMillisecond()
 		starts := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
 		b := s.issue(t, sqlkeys.NewKey{
 			SenderID: sender, Name: "b", Environment: sqlkeys.Development, Format: sqlkeys.FormatPrefixed,
@@ -59,6 +60,10 @@ func TestIssue(t *testing.T) {
 		require.NotContains(t, text, b.Credentials.APIKey[7:15])
 	})
 }
+
+// nextMillisecond returns when what is made is younger than what was made, by
+// the milliseconds of the database.
+func nextMillisecond() { <-time.After(2 * time.Millisecond) }
 
 func keysOf(t *testing.T, s fixture, sender string) []sqlkeys.Key {
 	var keys []sqlkeys.Key

@@ -44,6 +44,7 @@ func TestSenders(t *testing.T) {
 		}
 		require.ElementsMatch(t, []string{"sender.create", "sender.disable", "sender.enable", "sender.limits"}, audited)
 		made.Limits = limits
+		nextMillisecond()
 		random, err := s.CreateSender(t.Context(), sqlkeys.NewSender{})
 		require.NoError(t, err)
 
