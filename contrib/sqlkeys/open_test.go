@@ -96,8 +96,10 @@ type otherDriver struct{}
 
 func (otherDriver) Open(string) (driver.Conn, error) { return nil, driver.ErrBadConn }
 
+var registerOther = sync.OnceFunc(func() { sql.Register("other", otherDriver{}) })
+
 func TestOpenInvalid(t *testing.T) {
-	sql.Register("other", otherDriver{})
+	registerOther()
 	other, err := sql.Open("other", "")
 	require.NoError(t, err)
 	defer other.Close()
