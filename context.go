@@ -12,12 +12,13 @@ type contextKey struct{}
 // admits, and the copy of the request that carries it.
 type admission struct {
 	context.Context
-	sender  *Sender
-	root    *root         // of the guard that authenticated the request; nil: WithSender
-	charged []namedCharge // by the guards of this root so far
+	sender *Sender
+	guard  *Guard // that admitted the request, with all that was charged so far; nil: WithSender
 
 	// These live here so that all that a request costs is one allocation, a
-	// third of the time of r.WithContext(context.WithValue(…)) less.
+	// third of the time of r.WithContext(context.WithValue(…)) less. It has 352
+	// bytes, which is a size of the allocator's: with 32 more a request took a
+	// sixth longer.
 	request      http.Request
 	cacheControl [1]string
 }

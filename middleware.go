@@ -399,7 +399,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	d := decision{outcome: Admitted}
 	outer := admissionFrom(r.Context())
-	if outer != nil && outer.root == g {
+	if outer != nil && outer.guard != nil && outer.guard.root == g {
 		d.sender, d.cached = outer.sender, true
 	} else {
 		outer = nil
@@ -411,7 +411,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if d.outcome == Admitted && h.guard.choose != nil {
 		seen := r
 		if outer == nil {
-			inner = g.admit(r, d.sender)
+			inner = h.guard.admit(r, d.sender)
 			seen = &inner.request
 		}
 		var err error
@@ -421,7 +421,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if d.outcome == Admitted && len(charges) > 0 {
 		if outer != nil {
-			charges = withLooks(charges, outer.charged)
+			charges = withLooks(charges, outer.guard.charges)
 		}
 		g.charge(r.Context(), w.Header(), &d, charges)
 	}
@@ -441,21 +441,23 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if inner == nil {
-		inner = g.admit(r, d.sender)
+		inner = h.guard.admit(r, d.sender)
 	}
-	inner.charged = charges
+	if outer != nil || h.guard.choose != nil {
+		inner.guard = &Guard{root: g, charges: charges} // for guards further in
+	}
 	keepPrivate(w.Header(), inner)
 	defer inner.handBack(r) // to one who recovers, too
 	h.next.ServeHTTP(w, &inner.request)
 }
 
 // admit makes the request that next gets.
-func (g *root) admit(r *http.Request, s *Sender) *admission {
-	a := &admission{Context: r.Context(), sender: s, root: g}
+func (g *Guard) admit(r *http.Request, s *Sender) *admission {
+	a := &admission{Context: r.Context(), sender: s, guard: g}
 	a.request = *r.WithContext(a)
-	if g.stripKey && len(r.Header[g.keyHeader]) > 0 {
+	if root := g.root; root.stripKey && len(r.Header[root.keyHeader]) > 0 {
 		a.request.Header = r.Header.Clone()
-		delete(a.request.Header, g.keyHeader)
+		delete(a.request.Header, root.keyHeader)
 	}
 	return a
 }
