@@ -42,18 +42,25 @@ func TestModel(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: redistest.New(t).Addr()})
 	defer client.Close()
 	random := rand.New(rand.NewPCG(1, 2))
-	for _, limit := range []senderauth.Limit{
-		{Requests: 1000, Per: time.Second, Burst: 50},
-		{Requests: 3, Per: 7*time.Hour + 1, Burst: 999_999_999_999_999}, // whose tick is coarse
-		coarse,
+	for _, c := range []struct {
+		limit senderauth.Limit
+		every int // of so many questions one asks for tokens
+	}{
+		{senderauth.Limit{Requests: 1000, Per: time.Second, Burst: 50}, 1},
+		{senderauth.Limit{Requests: 3, Per: 7*time.Hour + 1, Burst: 999_999_999_999_999}, 1}, // whose tick is coarse
+		{coarse, 30}, // so that the bucket is full again and again
 	} {
-		scale := measure(limit)
+		scale := measure(c.limit)
 		var lapses []int64
 		s := &simulation{buckets: map[string]*modelBucket{}}
 		key := scale.packed
 		for step := range 3000 {
-			arg := append([]byte(scale.packed), appendDouble(nil, uint64(random.IntN(4)))...)
-			arg = appendDouble(arg, uint64(random.IntN(20)))
+			need, extra := random.IntN(4), random.IntN(20)
+			if random.IntN(c.every) > 0 {
+				need, extra = 0, 0
+			}
+			arg := appendDouble([]byte(scale.packed), uint64(need))
+			arg = appendDouble(arg, uint64(extra))
 			arg = appendDouble(arg, uint64(1000+random.IntN(10_000)))
 			for range 2 {
 				lapse := int64(0)

@@ -120,15 +120,16 @@ func doubles(arg string) []float64 {
 	return d
 }
 
-// load is that of bucket.lua, but that limits do not change here.
-func (s *simulation) load(key, arg string) (b *modelBucket, rest []float64) {
+// load is that of bucket.lua, but that limits do not change here. What it
+// returns is kept by who changes it.
+func (s *simulation) load(key, arg string) (b modelBucket, rest []float64) {
 	clock := float64(s.now.Microseconds())
-	d := doubles(arg[:24])
-	b = s.buckets[key]
-	if b == nil {
-		b = &modelBucket{level: d[2], last: clock}
+	if kept := s.buckets[key]; kept != nil {
+		b = *kept
+	} else {
+		d := doubles(arg[:24])
+		b = modelBucket{level: d[2], last: clock}
 		b.scale = [4]float64{d[0], d[1], d[2], float64(math.Float32frombits(binary.LittleEndian.Uint32([]byte(arg[24:28]))))}
-		s.buckets[key] = b
 	}
 	if b.n1 > 0 && b.t1 <= clock {
 		b.refill(b.t1, b.cap())
@@ -149,6 +150,7 @@ func (s *simulation) take(key, arg string) []int64 {
 		return []int64{0, int64(b.level), 0}
 	}
 	b.level -= rest[0]
+	s.buckets[key] = &b
 	return []int64{1, int64(b.level), 0}
 }
 
@@ -157,6 +159,7 @@ func (s *simulation) leaseScript(key, arg string) []int64 {
 	b, rest := s.load(key, arg)
 	clock := float64(s.now.Microseconds())
 	need, extra, term := rest[0], rest[1], rest[2]
+	changed := false
 	for ; len(rest) >= 6; rest = rest[3:] {
 		t, spent, back := rest[3], rest[4], rest[5]
 		switch {
@@ -170,12 +173,14 @@ func (s *simulation) leaseScript(key, arg string) []int64 {
 			continue
 		}
 		b.level = min(b.level+back*b.scale[0], b.cap())
+		changed = true
 	}
 	took, leased, lapse := int64(0), 0.0, 0.0
 	if b.level >= need*b.scale[0] {
 		took = 1
 		b.level -= need * b.scale[0]
 		leased = min(extra, math.Floor(b.level/b.scale[0]))
+		changed = changed || need+leased > 0
 	}
 	if leased > 0 {
 		b.level -= leased * b.scale[0]
@@ -192,6 +197,9 @@ func (s *simulation) leaseScript(key, arg string) []int64 {
 			b.t2, b.n2 = max(clock+term, b.t1), leased
 		}
 		lapse = b.t2
+	}
+	if changed {
+		s.buckets[key] = &b
 	}
 	return []int64{took, int64(clock), int64(b.level), int64(clock - b.last), int64(leased), int64(lapse)}
 }
