@@ -683,6 +683,11 @@ func TestNestedGuards(t *testing.T) {
 			require.Equal(t, both, serve(h, of(1)).Header["Ratelimit-Policy"])
 		}
 	})
+	bubble(t, "the first guard chose its limits by the request", func(t *testing.T) {
+		a := newNested(t)
+		first := a.guard.ChargingBy(func(*http.Request) []string { return []string{"default"} })
+		require.Equal(t, both, serve(first.Wrap(a.guard.Charging("messages").Wrap(a.hello())), of(1)).Header["Ratelimit-Policy"])
+	})
 	bubble(t, "the same limit twice is two charges", func(t *testing.T) {
 		a := newNested(t)
 		h := a.guard.Wrap(a.guard.Wrap(a.hello()))
