@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/senderauth/senderauth/internal/uuid"
 	"github.com/stretchr/testify/require"
 )
 
@@ -80,7 +81,7 @@ func TestPitfall21NoKeyIsKept(t *testing.T) {
 		for _, key := range []string{good, bad, own} {
 			require.NotContains(t, text, key[:8])
 			require.NotContains(t, text, key[len(key)-8:])
-			if u, _, ok := parseUUID(key); ok {
+			if u, _, ok := uuid.Parse(key); ok {
 				require.NotContains(t, held.String(), string(u[:8]))
 			}
 		}

@@ -12,8 +12,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
+
+	"github.com/senderauth/senderauth/internal/uuid"
 )
 
 // Config configures [New]. It is read once, and only Limits is required.
@@ -168,7 +169,7 @@ func newNamedCharge(name string, l Limit) namedCharge {
 	return namedCharge{
 		Charge: Charge{Name: name, Limit: l, Cost: 1},
 		quoted: quoted,
-		burst:  strconv.Itoa(l.burst()),
+		burst:  strconv.Itoa(l.EffectiveBurst()),
 		policy: string(l.appendPolicy(nil, quoted)),
 	}
 }
@@ -211,7 +212,7 @@ func New(v Validator, cfg Config) (*Guard, error) {
 		if !printable(name) {
 			report("Config.Limits: the name %q is not printable ASCII", name)
 		}
-		if err := cfg.Limits[name].validate(); err != nil {
+		if err := cfg.Limits[name].Validate(); err != nil {
 			report("Config.Limits[%q]: %w", name, err)
 			continue
 		}
@@ -500,16 +501,16 @@ func (g *root) authenticate(r *http.Request, d *decision) {
 		return
 	}
 	var cr Credentials
-	var id, key uuid
+	var id, key uuid.UUID
 	if !g.keyOnly {
 		cr.SenderID = senders[0]
 		var lower, ok bool
-		if id, lower, ok = parseUUID(cr.SenderID); !ok || len(senders) > 1 {
+		if id, lower, ok = uuid.Parse(cr.SenderID); !ok || len(senders) > 1 {
 			d.refuse(g.invalidSender, nil)
 			return
 		}
 		if !lower {
-			cr.SenderID = lowerASCII(cr.SenderID)
+			cr.SenderID = uuid.Lower(cr.SenderID)
 		}
 	}
 	cr.APIKey = keys[0]
@@ -519,12 +520,12 @@ func (g *root) authenticate(r *http.Request, d *decision) {
 	}
 	if g.checkKey == nil {
 		var lower, ok bool
-		if key, lower, ok = parseUUID(cr.APIKey); !ok {
+		if key, lower, ok = uuid.Parse(cr.APIKey); !ok {
 			d.refuse(g.invalidKey, nil)
 			return
 		}
 		if !lower {
-			cr.APIKey = lowerASCII(cr.APIKey)
+			cr.APIKey = uuid.Lower(cr.APIKey)
 		}
 	} else if ok, err := g.wellFormed(cr.APIKey); err != nil {
 		d.refuse(g.failed, err)
@@ -656,12 +657,12 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 	var unix int64
 	if g.memory != nil {
 		// Without the interface neither slice is on the heap.
-		var known *atomic.Pointer[account]
+		var hint *accountHint
 		if d.entry != nil {
-			known = &d.entry.account
+			hint = &d.entry.account
 		}
 		var now int64
-		balances, now = g.memory.take(balances, d.sender.ID, due, known)
+		balances, now = g.memory.take(balances, d.sender.ID, due, hint)
 		unix = g.memory.unix(now)
 	} else {
 		var err error

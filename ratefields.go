@@ -62,7 +62,7 @@ func (f RateFields) set(h http.Header, rates []rate, unix int64) {
 	if len(rates) == 1 && tight.limit == tight.of.Limit {
 		limit, policy = tight.of.burst, tight.of.policy
 	} else {
-		limit = strconv.Itoa(tight.limit.burst())
+		limit = strconv.Itoa(tight.limit.EffectiveBurst())
 		for i := range rates {
 			if i > 0 {
 				b = append(b, ", "...)
@@ -128,7 +128,7 @@ func (r *rate) appendState(b []byte, comma bool) []byte {
 func (l Limit) appendPolicy(b []byte, quoted string) []byte {
 	b = append(b, quoted...)
 	b = append(b, ";q="...)
-	b = strconv.AppendInt(b, int64(l.burst()), 10)
+	b = strconv.AppendInt(b, int64(l.EffectiveBurst()), 10)
 	if l != Blocked() {
 		b = append(b, ";w="...)
 		b = strconv.AppendInt(b, l.window(), 10)
@@ -139,7 +139,7 @@ func (l Limit) appendPolicy(b []byte, quoted string) []byte {
 // window is the whole seconds that fill an empty bucket, rounded up: a window
 // that is short by a fraction would promise more than the bucket admits.
 func (l Limit) window() int64 {
-	hi, lo := bits.Mul64(uint64(l.burst()), uint64(l.Per))
+	hi, lo := bits.Mul64(uint64(l.EffectiveBurst()), uint64(l.Per))
 	hi, lo = ceilDiv(hi, lo, uint64(l.Requests))
 	hi, lo = ceilDiv(hi, lo, uint64(time.Second))
 	if hi > 0 || lo > uint64(maxQuota) {
@@ -166,7 +166,7 @@ func (r *rate) nextToken() time.Duration {
 	if r.balance.RetryAfter > 0 {
 		return r.balance.RetryAfter
 	}
-	behind := r.limit.burst() - r.balance.Remaining - 1
+	behind := r.limit.EffectiveBurst() - r.balance.Remaining - 1
 	if behind < 0 || r.balance.ResetAfter <= 0 {
 		return 0
 	}

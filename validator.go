@@ -2,7 +2,6 @@ package senderauth
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -127,7 +126,7 @@ func (s *Sender) validate(cr Credentials) error {
 		return &faultError{errors.New("senderauth: the validator returned another sender than the one in the request")}
 	}
 	for name, l := range s.Limits {
-		if err := l.validate(); err != nil {
+		if err := l.Validate(); err != nil {
 			return &faultError{fmt.Errorf("senderauth: the validator returned an unusable sender: Sender.Limits[%q]: %w", name, err)}
 		}
 	}
@@ -139,64 +138,6 @@ type faultError struct{ err error }
 
 func (e *faultError) Error() string { return e.err.Error() }
 func (e *faultError) Unwrap() error { return e.err }
-
-// Static returns a [Validator] for a fixed set of credentials: from
-// environment variables, or in tests. It holds SHA-256 digests, not keys. A
-// sender may have several keys; a key has one sender. Every mistake is
-// reported at once: no credentials at all, a sender ID that is not a UUID, a
-// key that is not 1 to 512 visible ASCII characters, a key given twice. A
-// message names the position and no value, for that may be a key in the wrong
-// place.
-//
-// Letter case does not matter in a sender ID, nor in a key that is a UUID.
-func Static(c ...Credentials) (Validator, error) {
-	if len(c) == 0 {
-		return nil, errors.New("senderauth: Static: no credentials")
-	}
-	var errs []error
-	owners := make(static, len(c))
-	for i, cr := range c {
-		id, ok := canonicalUUID(cr.SenderID)
-		if !ok {
-			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: SenderID is not a UUID of 36 characters, or is the nil or max UUID", i))
-		}
-		if !visible(cr.APIKey) {
-			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: APIKey is not 1 to %d visible ASCII characters", i, maxKeyLength))
-			continue
-		}
-		digest := staticDigest(cr.APIKey)
-		if _, twice := owners[digest]; twice {
-			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: APIKey is given twice", i))
-		}
-		owners[digest] = id
-	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
-	return owners, nil
-}
-
-// static maps the digest of each key to its owner. The map compares digests of
-// random keys: what its timing tells is of no use in finding a preimage.
-type static map[[sha256.Size]byte]string
-
-func (s static) Validate(_ context.Context, c Credentials) (Sender, error) {
-	id, ok := s[staticDigest(c.APIKey)]
-	switch {
-	case !ok:
-		return Sender{}, ErrInvalidKey
-	case c.SenderID != "" && c.SenderID != id:
-		return Sender{}, ErrKeyMismatch
-	}
-	return Sender{ID: id}, nil
-}
-
-func staticDigest(key string) [sha256.Size]byte {
-	if lower, ok := canonicalUUID(key); ok {
-		key = lower
-	}
-	return sha256.Sum256([]byte(key))
-}
 
 // maxKeyLength bounds what is hashed: net/http lets a value of almost 1 MiB
 // through.
@@ -214,63 +155,3 @@ func visible(key string) bool {
 	}
 	return true
 }
-
-type uuid [16]byte
-
-var maxUUID = uuid{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-
-// parseUUID reads exactly the 36 characters of RFC 9562 section 4, in either
-// letter case, and refuses the nil and the max UUID (sections 5.9 and 5.10).
-// The packages for UUIDs accept other forms as well, and one accepts any
-// characters around them. lower reports that s has no capital.
-func parseUUID(s string) (u uuid, lower, ok bool) {
-	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
-		return uuid{}, false, false
-	}
-	bad, small := byte(0), byte(0x20)
-	for i, at := range uuidDigits {
-		hi, lo := s[at], s[at+1]
-		h, l := hexValue[hi], hexValue[lo]
-		bad |= h | l
-		small &= hi & lo
-		u[i] = h<<4 | l&0x0f
-	}
-	if bad&0xf0 != 0 || u == (uuid{}) || u == maxUUID {
-		return uuid{}, false, false
-	}
-	return u, small != 0, true
-}
-
-// canonicalUUID returns s in lower case.
-func canonicalUUID(s string) (string, bool) {
-	_, lower, ok := parseUUID(s)
-	if ok && !lower {
-		s = lowerASCII(s)
-	}
-	return s, ok
-}
-
-func lowerASCII(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c | 0x20
-		}
-	}
-	return string(b)
-}
-
-// uuidDigits are the places of the sixteen pairs of digits.
-var uuidDigits = [16]int{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34}
-
-// hexValue is the value of a hexadecimal digit, or 0xff.
-var hexValue = func() (t [256]byte) {
-	for i := range t {
-		t[i] = 0xff
-	}
-	for i := range 16 {
-		t["0123456789abcdef"[i]] = byte(i)
-		t["0123456789ABCDEF"[i]] = byte(i)
-	}
-	return t
-}()

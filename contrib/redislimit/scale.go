@@ -32,10 +32,7 @@ func (s *scale) pack(parts uint64) string {
 
 // measure returns the scale of a limit that is neither Unlimited nor Blocked.
 func measure(l senderauth.Limit) *scale {
-	s := &scale{burst: l.Burst, perToken: uint64(l.Per), perTick: uint64(l.Requests), tick: 1}
-	if s.burst == 0 {
-		s.burst = l.Requests
-	}
+	s := &scale{burst: l.EffectiveBurst(), perToken: uint64(l.Per), perTick: uint64(l.Requests), tick: 1}
 	// Nanoseconds to microseconds without a remainder.
 	if d := gcd(s.perToken, 1000); d > 1 {
 		s.perToken /= d

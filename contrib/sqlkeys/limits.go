@@ -1,7 +1,6 @@
 package sqlkeys
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,7 +51,7 @@ func ParseLimit(s string) (senderauth.Limit, error) {
 			return bad()
 		}
 	}
-	if err := checkLimit(l); err != nil {
+	if err := l.Validate(); err != nil {
 		return senderauth.Limit{}, fmt.Errorf("sqlkeys: limit %q: %w: %w", s, ErrInvalid, err)
 	}
 	return l, nil
@@ -73,15 +72,6 @@ func FormatLimit(l senderauth.Limit) string {
 	return s
 }
 
-// anyLimiter never holds a bucket: what costs nothing opens none.
-var anyLimiter = senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{Buckets: 1})
-
-// checkLimit lets the core say what a limit is.
-func checkLimit(l senderauth.Limit) error {
-	_, err := anyLimiter.Take(context.Background(), "", []senderauth.Charge{{Name: "limit", Limit: l}})
-	return err
-}
-
 func checkLimits(limits map[string]senderauth.Limit) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(limits)) {
@@ -91,7 +81,7 @@ func checkLimits(limits map[string]senderauth.Limit) error {
 		if !keepable(name) {
 			errs = append(errs, fmt.Errorf("limit %q: the name is not UTF-8 text", name))
 		}
-		if err := checkLimit(limits[name]); err != nil {
+		if err := limits[name].Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("limit %q: %w", name, err))
 		}
 	}

@@ -1,0 +1,68 @@
+package senderauth
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/senderauth/senderauth/internal/uuid"
+)
+
+// Static returns a [Validator] for a fixed set of credentials: from
+// environment variables, or in tests. It holds SHA-256 digests, not keys. A
+// sender may have several keys; a key has one sender. Every mistake is
+// reported at once: no credentials at all, a sender ID that is not a UUID, a
+// key that is not 1 to 512 visible ASCII characters, a key given twice. A
+// message names the position and no value, for that may be a key in the wrong
+// place.
+//
+// Letter case does not matter in a sender ID, nor in a key that is a UUID.
+func Static(c ...Credentials) (Validator, error) {
+	if len(c) == 0 {
+		return nil, errors.New("senderauth: Static: no credentials")
+	}
+	var errs []error
+	owners := make(static, len(c))
+	for i, cr := range c {
+		id, ok := uuid.Canonical(cr.SenderID)
+		if !ok {
+			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: SenderID is not a UUID of 36 characters, or is the nil or max UUID", i))
+		}
+		if !visible(cr.APIKey) {
+			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: APIKey is not 1 to %d visible ASCII characters", i, maxKeyLength))
+			continue
+		}
+		digest := staticDigest(cr.APIKey)
+		if _, twice := owners[digest]; twice {
+			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: APIKey is given twice", i))
+		}
+		owners[digest] = id
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return owners, nil
+}
+
+// static maps the digest of each key to its owner. The map compares digests of
+// random keys: what its timing tells is of no use in finding a preimage.
+type static map[[sha256.Size]byte]string
+
+func (s static) Validate(_ context.Context, c Credentials) (Sender, error) {
+	id, ok := s[staticDigest(c.APIKey)]
+	switch {
+	case !ok:
+		return Sender{}, ErrInvalidKey
+	case c.SenderID != "" && c.SenderID != id:
+		return Sender{}, ErrKeyMismatch
+	}
+	return Sender{ID: id}, nil
+}
+
+func staticDigest(key string) [sha256.Size]byte {
+	if lower, ok := uuid.Canonical(key); ok {
+		key = lower
+	}
+	return sha256.Sum256([]byte(key))
+}
