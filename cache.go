@@ -412,6 +412,17 @@ func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (e *accept
 	return nil, false, err
 }
 
+// holds reports whether a lookup of d would be answered from an accepted entry at
+// once.
+func (c *Cache) holds(d digest) bool {
+	s := &c.shards[d.index&uint64(len(c.shards)-1)]
+	now := time.Since(c.start)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.accepted.Peek(d.index)
+	return ok && d.is(&e.tag) && e.usable(c, now) && (now < e.until || e.failing(now))
+}
+
 // usable reports whether e may be answered with, or kept for when the
 // validator fails.
 func (e *acceptance) usable(c *Cache, now time.Duration) bool {

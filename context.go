@@ -8,19 +8,27 @@ import (
 
 type contextKey struct{}
 
-// admission is what a guard puts into the context of a request that it
+// An admission is what a guard puts into the context of a request that it
 // admits, and the copy of the request that carries it.
 type admission struct {
 	context.Context
 	sender *Sender
-	guard  *Guard // that admitted the request, with all that was charged so far; nil: WithSender
+	// charged is what the guards of one New have charged so far, and says which
+	// New that is. It is nil for WithSender, which satisfies no guard.
+	charged *bill
 
-	// These live here so that all that a request costs is one allocation, a
-	// third of the time of r.WithContext(context.WithValue(…)) less. It has 352
-	// bytes, which is a size of the allocator's: with 32 more a request took a
+	// These live here so that all that a request costs is one allocation, a third
+	// of the time of r.WithContext(context.WithValue(…)) less. It has 352 bytes,
+	// which is a size class of the allocator: with 32 more, BenchmarkGuard took a
 	// sixth longer.
 	request      http.Request
 	cacheControl [1]string
+}
+
+// handBack shows outer layers which route a mux inside has matched, and net/http
+// which temporary files of a form it must remove.
+func (a *admission) handBack(r *http.Request) {
+	r.Pattern, r.MultipartForm = a.request.Pattern, a.request.MultipartForm
 }
 
 func (a *admission) Value(key any) any {
@@ -38,8 +46,18 @@ func admissionFrom(ctx context.Context) *admission {
 	return a
 }
 
-// SenderFrom returns the sender whose request it is. The second result is
-// false outside of a guard.
+// admissionBy returns the admission of the innermost guard that has c. Guards of
+// another New may be in between.
+func admissionBy(ctx context.Context, c *charger) *admission {
+	a := admissionFrom(ctx)
+	for a != nil && (a.charged == nil || a.charged.charger != c) {
+		a = admissionFrom(a.Context)
+	}
+	return a
+}
+
+// SenderFrom returns the sender stored in ctx by a [Guard]. The boolean is false
+// if there is none.
 func SenderFrom(ctx context.Context) (Sender, bool) {
 	if a := admissionFrom(ctx); a != nil {
 		return *a.sender, true
@@ -47,8 +65,8 @@ func SenderFrom(ctx context.Context) (Sender, bool) {
 	return Sender{}, false
 }
 
-// WithSender returns a context in which [SenderFrom] finds s. It is for tests
-// of handlers: no guard is satisfied by it.
+// WithSender returns a context in which [SenderFrom] finds s. It is for tests of
+// handlers: no guard accepts it as authentication.
 func WithSender(ctx context.Context, s Sender) context.Context {
 	return &admission{Context: ctx, sender: &s}
 }

@@ -163,11 +163,11 @@ func ExampleNew_mistakes() {
 	})
 	fmt.Println(err)
 	// Output:
-	// senderauth: Config.KeyHeader: "x api key" is not the name of a header field
+	// senderauth: New: the Validator is nil
 	// senderauth: Config.Limits: "default" is missing
 	// senderauth: Config.Limits["messages"]: the zero Limit: say Unlimited() or Blocked(), or set Requests and Per
+	// senderauth: Config.KeyHeader: "x api key" is not the name of a header field
 	// senderauth: Config.Realm: "\n" is not printable ASCII
-	// senderauth: New: the Validator is nil
 }
 
 // The names of limits are literals in a program: a wrong one panics when the

@@ -44,7 +44,7 @@ type Problem struct {
 // Error returns the status, the title and the detail, and the cause.
 func (p *Problem) Error() string {
 	status := p.status()
-	s := fmt.Sprintf("senderauth: %d %s", status, p.title(status))
+	s := fmt.Sprintf("senderauth: %d %s", status, cmp.Or(p.Title, http.StatusText(status)))
 	if p.Detail != "" {
 		s += ": " + p.Detail
 	}
@@ -68,8 +68,26 @@ func (p *Problem) Unwrap() error { return p.Err }
 // such an HTTP/1 request is given another 200 ms, so that the client sees the
 // refusal and the connection is not held.
 func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	answer := p.compile("")
-	answer.ServeHTTP(w, r)
+	complete := p.complete(challenge("", ""))
+	a := complete.compile()
+	clearRepresentation(w.Header())
+	a.write(w, r)
+}
+
+// complete returns a copy of p in which every default is filled in.
+func (p *Problem) complete(challenge string) Problem {
+	c := *p
+	c.Status = p.status()
+	c.Title = cmp.Or(p.Title, http.StatusText(c.Status))
+	c.Type = cmp.Or(p.Type, "about:blank")
+	c.RetryAfter = max(p.RetryAfter, 0)
+	c.Extensions = maps.Clone(p.Extensions)
+	if c.Status == http.StatusUnauthorized {
+		c.Challenge = cmp.Or(p.Challenge, challenge)
+	} else {
+		c.Challenge = ""
+	}
+	return c
 }
 
 func (p *Problem) status() int {
@@ -79,32 +97,14 @@ func (p *Problem) status() int {
 	return p.Status
 }
 
-func (p *Problem) title(status int) string { return cmp.Or(p.Title, http.StatusText(status)) }
-
-// An answer is a problem ready to be sent.
-type answer struct {
-	status     int
-	challenge  string // "": none
-	retryAfter string // "": none
-	length     string
-	body       []byte
-}
-
-// compile makes the answer; realm is for the challenge of a 401 without one.
-func (p *Problem) compile(realm string) answer {
-	a := answer{status: p.status()}
-	if a.status == http.StatusUnauthorized {
-		a.challenge = cmp.Or(p.Challenge, challenge(realm))
-	}
-	if p.RetryAfter > 0 {
-		a.retryAfter = strconv.FormatInt(seconds(p.RetryAfter), 10)
-	}
+// json returns the body of a complete problem.
+func (p *Problem) json() []byte {
 	var b bytes.Buffer
 	b.WriteString(`{"status":`)
-	b.WriteString(strconv.Itoa(a.status))
-	member(&b, "title", p.title(a.status))
+	b.WriteString(strconv.Itoa(p.Status))
+	member(&b, "title", p.Title)
 	member(&b, "detail", p.Detail)
-	member(&b, "type", cmp.Or(p.Type, "about:blank"))
+	member(&b, "type", p.Type)
 	if p.Instance != "" {
 		member(&b, "instance", p.Instance)
 	}
@@ -116,9 +116,7 @@ func (p *Problem) compile(realm string) answer {
 		}
 	}
 	b.WriteByte('}')
-	a.body = b.Bytes()
-	a.length = strconv.Itoa(len(a.body))
-	return a
+	return b.Bytes()
 }
 
 // member appends a member to an object that has one already, or nothing where
@@ -145,11 +143,11 @@ func encode(value any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-// challenge is the value of WWW-Authenticate. RFC 9110 section 15.5.2 demands
-// one with every 401; no scheme of the registry fits, and Basic would make
-// browsers ask for a password.
-func challenge(realm string) string {
-	return "ApiKey realm=" + quote(cmp.Or(realm, "api"))
+// challenge returns the value of WWW-Authenticate. RFC 9110 section 15.5.2 demands
+// one with every 401. No scheme of the registry fits a key in a header of its own,
+// and Basic would make browsers ask for a password.
+func challenge(scheme, realm string) string {
+	return cmp.Or(scheme, "ApiKey") + " realm=" + quote(cmp.Or(realm, "api"))
 }
 
 // quote is the quoted-string of RFC 9110 section 5.6.4 and the String of RFC
@@ -166,16 +164,6 @@ func quote(s string) string {
 	return string(append(b, '"'))
 }
 
-// printable reports whether s is not empty and of printable ASCII.
-func printable(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] >= 0x7f {
-			return false
-		}
-	}
-	return s != ""
-}
-
 // seconds rounds up: a client that comes back earlier is refused again.
 func seconds(d time.Duration) int64 {
 	s := int64(d / time.Second)
@@ -183,55 +171,4 @@ func seconds(d time.Duration) int64 {
 		s++
 	}
 	return s
-}
-
-// clearRepresentation deletes the fields about a body that is not sent, or that
-// must not be read into ours (RFC 9110 sections 8 and 14), and what only some
-// refusals set. To look at the few fields that are there takes a third of the
-// time of looking for those that may be.
-func clearRepresentation(h http.Header) {
-	for name := range h {
-		switch name {
-		case "Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Location",
-			"Content-Range", "Etag", "Expires", "Last-Modified", "Trailer", "Transfer-Encoding",
-			"Retry-After", "Www-Authenticate":
-			delete(h, name)
-		}
-	}
-}
-
-// unsentBody is how long a refused HTTP/1 request may take to deliver a body
-// that it announced. Without a deadline net/http, which drains up to 256 KiB
-// before it answers, would let a client without credentials hold a connection.
-const unsentBody = 200 * time.Millisecond
-
-func (a *answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	clearRepresentation(w.Header())
-	a.write(w, r)
-}
-
-// write writes the answer into a header without fields about another one.
-func (a *answer) write(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	// One array for all values; each has its own capacity, so that an append
-	// by an outer layer does not run into the next.
-	v := [6]string{"application/problem+json", a.length, "no-store", "nosniff", a.challenge, a.retryAfter}
-	h["Content-Type"] = v[0:1:1]
-	h["Content-Length"] = v[1:2:2]
-	h["Cache-Control"] = v[2:3:3]
-	h["X-Content-Type-Options"] = v[3:4:4]
-	if a.challenge != "" {
-		h["Www-Authenticate"] = v[4:5:5]
-	}
-	if a.retryAfter != "" {
-		h["Retry-After"] = v[5:6:6]
-	}
-	if r.ContentLength != 0 && r.ProtoMajor == 1 {
-		// A writer that does not support it serves the answer all the same.
-		http.NewResponseController(w).SetReadDeadline(time.Now().Add(unsentBody))
-	}
-	w.WriteHeader(a.status)
-	if r.Method != http.MethodHead {
-		w.Write(a.body)
-	}
 }

@@ -30,11 +30,40 @@ const (
 	RateFieldsNone
 )
 
-// A rate is what the fields tell of one bucket.
-type rate struct {
-	of      *namedCharge
-	limit   Limit // of the sender, if not that of the charge
+// limitFields are the parts of the rate fields that are the same for every
+// sender without limits of its own.
+type limitFields struct {
+	limit  Limit
+	quoted string // the name
+	burst  string
+	policy string
+}
+
+func newLimitFields(name string, l Limit) limitFields {
+	quoted := quote(name)
+	return limitFields{l, quoted, strconv.Itoa(l.EffectiveBurst()), string(l.appendPolicy(nil, quoted))}
+}
+
+// A rateItem is what the fields tell of one bucket.
+type rateItem struct {
+	of      *limitFields
+	limit   Limit // of the sender, if not that of the fields
 	balance Balance
+}
+
+// rateItems appends what the fields tell of a tally: nothing of an unlimited bucket,
+// and nothing if the limiter failed.
+func (t *tally) rateItems(dst []rateItem) []rateItem {
+	if !t.taken {
+		return dst
+	}
+	charges := t.charges()
+	for i, balance := range t.balances() {
+		if charges[i].Limit != Unlimited() {
+			dst = append(dst, rateItem{&t.bill.limits[i].fields, charges[i].Limit, balance})
+		}
+	}
+	return dst
 }
 
 // set writes the fields for rates, of which none is Unlimited, into h; unix is
@@ -42,7 +71,7 @@ type rate struct {
 //
 // What changes is cut from one string, and all values are held by one array,
 // each with its own capacity: two allocations for five fields.
-func (f RateFields) set(h http.Header, rates []rate, unix int64) {
+func (f RateFields) set(h http.Header, rates []rateItem, unix int64) {
 	if len(rates) == 0 || f == RateFieldsNone {
 		return
 	}
@@ -59,7 +88,7 @@ func (f RateFields) set(h http.Header, rates []rate, unix int64) {
 	}
 	state := len(b)
 	limit, policy := "", ""
-	if len(rates) == 1 && tight.limit == tight.of.Limit {
+	if len(rates) == 1 && tight.limit == tight.of.limit {
 		limit, policy = tight.of.burst, tight.of.policy
 	} else {
 		limit = strconv.Itoa(tight.limit.EffectiveBurst())
@@ -98,7 +127,7 @@ func dropRateFields(h http.Header) {
 
 // tightest is the rate with the fewest whole tokens left; of several the one
 // that refused.
-func tightest(rates []rate) *rate {
+func tightest(rates []rateItem) *rateItem {
 	tight := &rates[0]
 	for i := range rates {
 		r, left := &rates[i].balance, rates[i].balance.Remaining-tight.balance.Remaining
@@ -110,7 +139,7 @@ func tightest(rates []rate) *rate {
 }
 
 // appendState appends the item of RateLimit.
-func (r *rate) appendState(b []byte, comma bool) []byte {
+func (r *rateItem) appendState(b []byte, comma bool) []byte {
 	if comma {
 		b = append(b, ", "...)
 	}
@@ -162,7 +191,7 @@ func ceilDiv(hi, lo, by uint64) (uint64, uint64) {
 // nextToken is how long until one more whole token is there; 0 where none is
 // to come. A full bucket is as many tokens away as it lacks: those behind the
 // next one take a known time.
-func (r *rate) nextToken() time.Duration {
+func (r *rateItem) nextToken() time.Duration {
 	if r.balance.RetryAfter > 0 {
 		return r.balance.RetryAfter
 	}

@@ -17,13 +17,15 @@ import (
 // message names the position and no value, for that may be a key in the wrong
 // place.
 //
-// Letter case does not matter in a sender ID, nor in a key that is a UUID.
+// Letter case does not matter in a sender ID, nor in a key that is a UUID. If one
+// of the keys is not a UUID, the Validator brings a CheckKey that accepts keys of
+// any form; see [Config].
 func Static(c ...Credentials) (Validator, error) {
 	if len(c) == 0 {
 		return nil, errors.New("senderauth: Static: no credentials")
 	}
 	var errs []error
-	owners := make(static, len(c))
+	owners, anyForm := make(static, len(c)), false
 	for i, cr := range c {
 		id, ok := uuid.Canonical(cr.SenderID)
 		if !ok {
@@ -33,6 +35,9 @@ func Static(c ...Credentials) (Validator, error) {
 			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: APIKey is not 1 to %d visible ASCII characters", i, maxKeyLength))
 			continue
 		}
+		if _, ok := uuid.Canonical(cr.APIKey); !ok {
+			anyForm = true
+		}
 		digest := staticDigest(cr.APIKey)
 		if _, twice := owners[digest]; twice {
 			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: APIKey is given twice", i))
@@ -41,6 +46,9 @@ func Static(c ...Credentials) (Validator, error) {
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
+	}
+	if anyForm {
+		return staticAnyForm{owners}, nil
 	}
 	return owners, nil
 }
@@ -59,6 +67,12 @@ func (s static) Validate(_ context.Context, c Credentials) (Sender, error) {
 	}
 	return Sender{ID: id}, nil
 }
+
+// staticAnyForm is a static with a key that is not a UUID.
+type staticAnyForm struct{ static }
+
+// CheckKey accepts every form: a guard has checked the characters already.
+func (staticAnyForm) CheckKey(string) bool { return true }
 
 func staticDigest(key string) [sha256.Size]byte {
 	if lower, ok := uuid.Canonical(key); ok {

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPitfall21CredentialsRedactThemselves(t *testing.T) {
+func TestCredentialsRedactThemselves(t *testing.T) {
 	c := pair(1)
 	const want = `{SenderID:"7a1de7b4-3a0e-4d6e-9c2b-000000000001" APIKey:[redacted]}`
 	type holder struct{ C senderauth.Credentials }
@@ -231,9 +231,9 @@ func TestStaticReportsEveryMistake(t *testing.T) {
 	require.NotContains(t, err.Error(), "credentials 0")
 }
 
-// TestPitfall17NothingAdmitsEveryone: neither an empty list, nor a missing
+// TestNothingAdmitsEveryone: neither an empty list, nor a missing
 // validator, nor an empty key.
-func TestPitfall17NothingAdmitsEveryone(t *testing.T) {
+func TestNothingAdmitsEveryone(t *testing.T) {
 	_, err := senderauth.Static()
 	require.EqualError(t, err, "senderauth: Static: no credentials")
 	_, err = senderauth.New(nil, senderauth.Config{Limits: limits(three)})

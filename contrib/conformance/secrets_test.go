@@ -45,7 +45,7 @@ func TestNoKeyInAnyOutput(t *testing.T) {
 	}
 	// What is searched does tell of what happened.
 	for _, outcome := range []string{"admitted", "missing_key", "missing_sender", "invalid_sender", "invalid_key", "mismatch", "limited", "insecure", "unavailable", "failed"} {
-		require.Contains(t, out.String(), `"Outcome":"`+outcome+`"`)
+		require.Contains(t, out.String(), `"outcome":"`+outcome+`"`)
 	}
 
 	output := search{suffixarray.New(bytes.ToLower(out.Bytes())), suffixarray.New(out.Bytes())}

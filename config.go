@@ -1,0 +1,256 @@
+package senderauth
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Config configures [New], which reads it once. Only Limits is required.
+//
+// New reports every mistake at once. A panic of CheckKey or of
+// the [Validator] is answered with 500, and its value, which may hold the key,
+// is kept out of all logs. A panic of the Limiter, Observe, ServeProblem or a
+// function given to [Guard.ChargingBy] or [Guard.Costing] ends the request as a
+// panic of a handler does: the next handler does not run, and net/http logs the
+// value.
+type Config struct {
+	_ [0]func()
+
+	// Limits are the token buckets that each sender has, by name. "default" is
+	// required: a guard charges it unless Charging or ChargingBy says otherwise.
+	// Names are printable ASCII, because they are sent to clients.
+	// [Sender.Limits] overrides a limit for one sender.
+	Limits map[string]Limit
+	// DryRun names limits that are observed and not enforced. A request that one
+	// of them would have refused is served, Event.DryRun says so, and the rate
+	// fields do not mention the limit.
+	DryRun []string
+	// Limiter keeps the buckets. Guards that share a Limiter share the buckets, by
+	// sender and name. Nil means a [MemoryLimiter] of the guard's own.
+	Limiter Limiter
+	// FailClosed answers 503 when the Limiter returns an error. By default the
+	// request is served without rate fields and the error is reported to
+	// Observe. A request whose own context has ended is always refused: what a
+	// client controls must not open a limit.
+	FailClosed bool
+	// FailedAttempts limits, for each client address, the requests that the
+	// Validator refuses with 401. While an address is over the limit its requests
+	// cause no lookup and get 429, except those of credentials that the [Cache]
+	// has accepted. No sender's quota is touched. An IPv6 address counts as its
+	// /64; behind TrustedProxies the address comes from X-Forwarded-For. At most
+	// 65,536 addresses are remembered, and the least recently failing is evicted.
+	// Zero means no limit.
+	FailedAttempts Limit
+
+	// CheckKey reports whether a key is well formed. It is called before any
+	// lookup, with 1 to 512 visible ASCII characters: anything else is refused
+	// already. Nil means the CheckKey method of the Validator, or of the one
+	// inside a [Cache], if it has one; otherwise a key is a UUID of 36 characters,
+	// neither the nil nor the max UUID, and the Validator gets it in lower case.
+	// With a CheckKey the Validator gets the key as it came.
+	CheckKey func(key string) bool
+	// SenderHeader names the header that carries the sender's ID (default
+	// x-sender-id). The texts of refusals name it.
+	SenderHeader string
+	// KeyHeader names the header that carries the key (default x-api-key).
+	KeyHeader string
+	// KeyScheme is the authentication scheme in front of the key, in any letter
+	// case: with KeyHeader "Authorization" and KeyScheme "Bearer" the header is
+	// "Authorization: Bearer KEY". It is also the scheme of the challenge
+	// (default: no scheme, and the challenge is ApiKey).
+	KeyScheme string
+	// KeyOnly asks for no sender header: the key alone identifies the sender, and
+	// Credentials.SenderID is empty.
+	KeyOnly bool
+	// StripKey hides the key header from the next handler, so that it cannot be
+	// logged or forwarded there. The handler gets a copy of the header, which
+	// costs about a microsecond; the caller's request is not changed. A guard of
+	// another New further in does not find the key either.
+	StripKey bool
+
+	// RequireTLS refuses cleartext with 403 "HTTPS is required", before any
+	// lookup.
+	RequireTLS bool
+	// TrustedProxies are the peers that are believed: RequireTLS accepts their
+	// X-Forwarded-Proto if every value in it is https or wss, and FailedAttempts
+	// takes the client's address from their X-Forwarded-For, from the right. Such
+	// a proxy must overwrite X-Forwarded-Proto and append to X-Forwarded-For; one
+	// that passes the client's own X-Forwarded-Proto on lets cleartext in. A layer
+	// outside the guard that rewrites Request.RemoteAddr, such as chi's RealIP,
+	// breaks this: the guard then takes the client for the peer.
+	TrustedProxies []netip.Prefix
+	// TrustUnixSocket treats every peer on a Unix domain socket as one of the
+	// TrustedProxies. Such a peer has no address that a prefix could name.
+	TrustUnixSocket bool
+
+	// Realm is the realm of the challenge in a 401, in printable ASCII (default
+	// api).
+	Realm string
+	// RateFields chooses the fields that tell a client about its limits. The zero
+	// value sends both families.
+	RateFields RateFields
+	// ServeProblem answers refusals in place of the problem itself. p is complete:
+	// its status is 400 to 599, and Title, Type, Challenge and RetryAfter are what
+	// would have been sent. The function may change p, and must write a response
+	// with that status. The rate fields are set already. Nil means
+	// p.ServeHTTP(w, r).
+	ServeProblem func(w http.ResponseWriter, r *http.Request, p *Problem, o Outcome)
+	// Observe is called with each decision of each guard, before the next handler
+	// runs. It runs on the request's goroutine, many at once, and must not block.
+	Observe func(ctx context.Context, e Event)
+}
+
+// mistakes collects what is wrong with a configuration, in the order of its
+// fields.
+type mistakes []error
+
+func (m *mistakes) add(format string, args ...any) {
+	*m = append(*m, fmt.Errorf("senderauth: "+format, args...))
+}
+
+// validate reports every mistake in cfg, in field order.
+func (cfg *Config) validate() error {
+	var m mistakes
+	cfg.validateLimits(&m)
+	cfg.validateHeaders(&m)
+	if len(cfg.TrustedProxies) > 0 && !cfg.RequireTLS && cfg.FailedAttempts == (Limit{}) {
+		m.add("Config.TrustedProxies is set, and neither RequireTLS nor FailedAttempts uses it")
+	}
+	for i, p := range cfg.TrustedProxies {
+		switch {
+		case !p.IsValid():
+			m.add("Config.TrustedProxies[%d]: the prefix is not valid", i)
+		case p.Addr().Is4In6():
+			m.add("Config.TrustedProxies[%d]: %v cannot match any peer: write it as IPv4", i, p)
+		}
+	}
+	if cfg.TrustUnixSocket && !cfg.RequireTLS && cfg.FailedAttempts == (Limit{}) {
+		m.add("Config.TrustUnixSocket is set, and neither RequireTLS nor FailedAttempts uses it")
+	}
+	if cfg.Realm != "" && !printable(cfg.Realm) {
+		m.add("Config.Realm: %q is not printable ASCII", cfg.Realm)
+	}
+	if cfg.RateFields > RateFieldsNone {
+		m.add("Config.RateFields: %d is not one of the constants", cfg.RateFields)
+	}
+	return errors.Join(m...)
+}
+
+func (cfg *Config) validateLimits(m *mistakes) {
+	if _, ok := cfg.Limits["default"]; !ok {
+		m.add(`Config.Limits: "default" is missing`)
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Limits)) {
+		if !printable(name) {
+			m.add("Config.Limits: the name %q is not printable ASCII", name)
+		}
+		if name == failedAttempts {
+			m.add("Config.Limits: the name %q is that of Config.FailedAttempts in events", name)
+		}
+		if err := cfg.Limits[name].Validate(); err != nil {
+			m.add("Config.Limits[%q]: %w", name, err)
+		}
+	}
+	for i, name := range cfg.DryRun {
+		if _, ok := cfg.Limits[name]; !ok {
+			m.add("Config.DryRun[%d]: limit %q is not in Config.Limits", i, name)
+		}
+	}
+	if cfg.Limiter != nil && isNil(cfg.Limiter) {
+		m.add("Config.Limiter holds a nil %T", cfg.Limiter)
+	} else if l, ok := cfg.Limiter.(*MemoryLimiter); ok && l.shards == nil {
+		m.add("Config.Limiter is a MemoryLimiter that NewMemoryLimiter did not make")
+	}
+	if l := cfg.FailedAttempts; l != (Limit{}) {
+		if err := l.Validate(); err != nil {
+			m.add("Config.FailedAttempts: %w", err)
+		} else if l == Unlimited() || l == Blocked() {
+			m.add("Config.FailedAttempts: Unlimited() and Blocked() have no meaning here: leave it zero, or set Requests and Per")
+		}
+	}
+}
+
+func (cfg *Config) validateHeaders(m *mistakes) {
+	header := func(field, name string) {
+		if !isToken(name) {
+			m.add("Config.%s: %q is not the name of a header field", field, name)
+		}
+		if name == "Host" {
+			m.add("Config.%s: net/http takes Host out of the header", field)
+		}
+	}
+	header("SenderHeader", cfg.senderHeader())
+	if cfg.KeyOnly && cfg.SenderHeader != "" {
+		m.add("Config.SenderHeader: %q is not read with KeyOnly", cfg.SenderHeader)
+	}
+	header("KeyHeader", cfg.keyHeader())
+	if cfg.keyHeader() == cfg.senderHeader() && !cfg.KeyOnly {
+		m.add("Config.KeyHeader and Config.SenderHeader are both %q", cfg.keyHeader())
+	}
+	if cfg.KeyScheme != "" && !isToken(cfg.KeyScheme) {
+		m.add("Config.KeyScheme: %q is not the name of an authentication scheme", cfg.KeyScheme)
+	}
+}
+
+// senderHeader returns the canonical name of the sender's header.
+func (cfg *Config) senderHeader() string {
+	return http.CanonicalHeaderKey(cmp.Or(cfg.SenderHeader, "x-sender-id"))
+}
+
+// keyHeader returns the canonical name of the key's header.
+func (cfg *Config) keyHeader() string {
+	return http.CanonicalHeaderKey(cmp.Or(cfg.KeyHeader, "x-api-key"))
+}
+
+// validateValidator reports a validator that cannot be asked.
+func validateValidator(v Validator) error {
+	if isNil(v) {
+		return errors.New("senderauth: New: the Validator is nil")
+	}
+	if c, ok := v.(*Cache); ok && c.shards == nil {
+		return errors.New("senderauth: New: the Validator is a Cache that NewCache did not make")
+	}
+	return nil
+}
+
+// isNil reports a nil interface, or one that holds a nil pointer or function.
+func isNil(v any) bool {
+	if v == nil {
+		return true
+	}
+	switch rv := reflect.ValueOf(v); rv.Kind() {
+	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Slice, reflect.Chan:
+		return rv.IsNil()
+	}
+	return false
+}
+
+// isToken reports whether s is a token of RFC 9110 section 5.6.2.
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		alnum := '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
+		if !alnum && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// printable reports whether s is printable ASCII and not empty.
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return s != ""
+}

@@ -1,0 +1,80 @@
+package senderauth_test
+
+import (
+	"math"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/senderauth/senderauth"
+	"github.com/stretchr/testify/require"
+)
+
+func TestNewReportsEveryMistake(t *testing.T) {
+	var nobody *senderauth.Cache
+	_, err := senderauth.New(nobody, senderauth.Config{
+		Limits: map[string]senderauth.Limit{
+			"a": {}, "b": {Requests: -1, Per: -1, Burst: -1}, "c\n": three, "": three,
+			"d": {Requests: math.MaxInt, Per: 1, Burst: math.MaxInt},
+		},
+		Limiter:        (*senderauth.MemoryLimiter)(nil),
+		SenderHeader:   "x sender",
+		KeyHeader:      "host",
+		Realm:          "r\n",
+		RateFields:     9,
+		TrustedProxies: []netip.Prefix{{}, netip.MustParsePrefix("::ffff:10.0.0.0/104")},
+	})
+	for _, part := range []string{
+		"senderauth: New: the Validator is nil",
+		`senderauth: Config.Limits: "default" is missing`,
+		`senderauth: Config.Limits["a"]: the zero Limit`,
+		`senderauth: Config.Limits["b"]: Requests is -1, not in 1..999999999999999, Per is -1ns, not above 0, Burst is -1, not in 0..999999999999999`,
+		`senderauth: Config.Limits["d"]: Requests is 9223372036854775807, not in 1..999999999999999, Burst is 9223372036854775807, not in 0..999999999999999`,
+		`senderauth: Config.Limits: the name "c\n" is not printable ASCII`,
+		`senderauth: Config.Limits: the name "" is not printable ASCII`,
+		"senderauth: Config.Limiter holds a nil *senderauth.MemoryLimiter",
+		`senderauth: Config.SenderHeader: "x sender" is not the name of a header field`,
+		"senderauth: Config.KeyHeader: net/http takes Host out of the header",
+		`senderauth: Config.Realm: "r\n" is not printable ASCII`,
+		"senderauth: Config.RateFields: 9 is not one of the constants",
+		"senderauth: Config.TrustedProxies[0]: the prefix is not valid",
+		"senderauth: Config.TrustedProxies[1]: ::ffff:10.0.0.0/104 cannot match any peer: write it as IPv4",
+	} {
+		require.ErrorContains(t, err, part)
+	}
+	for _, line := range strings.Split(err.Error(), "\n") {
+		require.True(t, strings.HasPrefix(line, "senderauth: "), line)
+	}
+
+	_, err = senderauth.New(nil, senderauth.Config{Limits: limits(three)})
+	require.EqualError(t, err, "senderauth: New: the Validator is nil")
+	_, err = senderauth.New(senderauth.ValidatorFunc(nil), senderauth.Config{Limits: limits(three)})
+	require.EqualError(t, err, "senderauth: New: the Validator is nil")
+	_, err = senderauth.New(senderauth.ValidatorFunc(knowsAll), senderauth.Config{Limits: limits(three), KeyHeader: "X-Key", SenderHeader: "x-key"})
+	require.EqualError(t, err, `senderauth: Config.KeyHeader and Config.SenderHeader are both "X-Key"`)
+	_, err = senderauth.New(senderauth.ValidatorFunc(knowsAll), senderauth.Config{Limits: limits(three), KeyHeader: "X-Sender-Id", KeyOnly: true})
+	require.NoError(t, err)
+	_, err = senderauth.New(new(senderauth.Cache), senderauth.Config{Limits: limits(three), Limiter: new(senderauth.MemoryLimiter)})
+	require.EqualError(t, err, "senderauth: New: the Validator is a Cache that NewCache did not make\n"+
+		"senderauth: Config.Limiter is a MemoryLimiter that NewMemoryLimiter did not make")
+	_, err = senderauth.New(struct{ senderauth.Validator }{senderauth.ValidatorFunc(knowsAll)}, senderauth.Config{Limits: limits(three)})
+	require.NoError(t, err)
+}
+
+// Config is read once: a map or a slice that the caller changes afterwards
+// changes nothing.
+func TestConfigIsReadOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := senderauth.Config{
+			Limits: limits(three), RequireTLS: true,
+			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")},
+		}
+		a := newApp(t, nil, cfg)
+		cfg.Limits["default"] = senderauth.Blocked()
+		cfg.TrustedProxies[0] = netip.Prefix{}
+		r := of(1)
+		r.Header.Set("X-Forwarded-Proto", "https")
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(a, r))
+	})
+}

@@ -1,0 +1,179 @@
+package senderauth
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A responder answers the third question: what is the client told. It turns
+// decisions into status, fields and body, and is immutable.
+type responder struct {
+	challenge    string
+	fields       RateFields
+	serveProblem func(http.ResponseWriter, *http.Request, *Problem, Outcome)
+	fixed        map[Outcome]*fixedProblem
+}
+
+// A fixedProblem is a refusal that is always the same, with its answer made
+// once.
+type fixedProblem struct {
+	problem Problem
+	answer  answer
+}
+
+func newResponder(cfg *Config) *responder {
+	p := &responder{
+		challenge:    challenge(cfg.KeyScheme, cfg.Realm),
+		fields:       cfg.RateFields,
+		serveProblem: cfg.ServeProblem,
+		fixed:        map[Outcome]*fixedProblem{},
+	}
+	key, sender := strings.ToLower(cfg.keyHeader()), strings.ToLower(cfg.senderHeader())
+	for o, detail := range map[Outcome]string{
+		Insecure:      "HTTPS is required",
+		MissingKey:    "Header " + key + " not found",
+		MissingSender: "Header " + sender + " not found",
+		InvalidSender: "Invalid " + sender,
+		InvalidKey:    "Invalid API credentials!",
+		Mismatch:      "API key does not match sender ID",
+		Failed:        "An internal error occurred.",
+		Unavailable:   "The service is temporarily unavailable. Please retry.",
+		Canceled:      "The service is temporarily unavailable. Please retry.",
+	} {
+		f := &fixedProblem{problem: (&Problem{Status: o.status(), Detail: detail}).complete(p.challenge)}
+		if f.problem.Status == http.StatusServiceUnavailable {
+			f.problem.RetryAfter = time.Second
+		}
+		f.answer = f.problem.compile()
+		p.fixed[o] = f
+	}
+	return p
+}
+
+// refuse writes the refusal.
+func (p *responder) refuse(w http.ResponseWriter, r *http.Request, d *decision) {
+	h := w.Header()
+	clearRepresentation(h)
+	dropRateFields(h) // a guard outside may have set them, and a 401 must not tell of quota
+	if d.outcome == Limited {
+		p.setRateFields(h, d)
+	}
+	switch f := p.fixed[d.outcome]; {
+	case p.serveProblem != nil:
+		problem := p.problem(d)
+		p.serveProblem(w, r, &problem, d.outcome)
+	case f != nil:
+		f.answer.write(w, r)
+	case d.outcome == Limited:
+		a := limitedAnswer(d.retry)
+		a.write(w, r)
+	default:
+		problem := p.problem(d)
+		a := problem.compile()
+		a.write(w, r)
+	}
+}
+
+// problem returns the complete problem of a refusal, for the caller to change.
+func (p *responder) problem(d *decision) Problem {
+	if f := p.fixed[d.outcome]; f != nil {
+		problem := f.problem
+		problem.Err = d.err
+		return problem
+	}
+	if d.outcome == Limited {
+		return (&Problem{Status: http.StatusTooManyRequests, Detail: limitedDetail(d.retry), RetryAfter: d.retry, Err: d.err}).complete("")
+	}
+	return d.problem.complete(p.challenge)
+}
+
+// setRateFields writes what the decision's balances tell the client.
+func (p *responder) setRateFields(h http.Header, d *decision) {
+	var buf [few]rateItem
+	p.fields.set(h, d.tally.rateItems(buf[:0]), d.tally.unix)
+}
+
+// limitedDetail is the text of the documented API. One second is "1 seconds".
+func limitedDetail(retry time.Duration) string {
+	if retry < 0 {
+		return "Rate limit exceeded."
+	}
+	return "Rate limit exceeded. Please retry after " + strconv.FormatInt(seconds(retry), 10) + " seconds."
+}
+
+// limitedAnswer is Problem.compile for a 429 without the work of encoding a text
+// that needs none: two allocations instead of nine.
+func limitedAnswer(retry time.Duration) answer {
+	a := answer{status: http.StatusTooManyRequests}
+	a.body = append(make([]byte, 0, 160), `{"status":429,"title":"Too Many Requests","detail":"`...)
+	a.body = append(append(a.body, limitedDetail(retry)...), `","type":"about:blank"}`...)
+	if retry >= 0 {
+		a.retryAfter = strconv.FormatInt(seconds(retry), 10)
+	}
+	return a
+}
+
+// An answer is a problem ready to be sent.
+type answer struct {
+	status     int
+	challenge  string // "": none
+	retryAfter string // "": none
+	body       []byte
+}
+
+// compile returns the answer of a complete problem.
+func (p *Problem) compile() answer {
+	a := answer{status: p.Status, challenge: p.Challenge, body: p.json()}
+	if p.RetryAfter > 0 {
+		a.retryAfter = strconv.FormatInt(seconds(p.RetryAfter), 10)
+	}
+	return a
+}
+
+// clearRepresentation deletes the fields about a body that is not sent, or that
+// must not be read into ours (RFC 9110 sections 8 and 14), and what only some
+// refusals set. To look at the few fields that are there takes a third of the
+// time of looking for those that may be.
+func clearRepresentation(h http.Header) {
+	for name := range h {
+		switch name {
+		case "Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Location",
+			"Content-Range", "Etag", "Expires", "Last-Modified", "Trailer", "Transfer-Encoding",
+			"Retry-After", "Www-Authenticate":
+			delete(h, name)
+		}
+	}
+}
+
+// unsentBody is how long a refused HTTP/1 request may take to deliver a body
+// that it announced. Without a deadline net/http, which drains up to 256 KiB
+// before it answers, would let a client without credentials hold a connection.
+const unsentBody = 200 * time.Millisecond
+
+// write writes the answer into a header without fields about another one.
+func (a *answer) write(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	// One array for all values; each has its own capacity, so that an append
+	// by an outer layer does not run into the next.
+	v := [6]string{"application/problem+json", strconv.Itoa(len(a.body)), "no-store", "nosniff", a.challenge, a.retryAfter}
+	h["Content-Type"] = v[0:1:1]
+	h["Content-Length"] = v[1:2:2]
+	h["Cache-Control"] = v[2:3:3]
+	h["X-Content-Type-Options"] = v[3:4:4]
+	if a.challenge != "" {
+		h["Www-Authenticate"] = v[4:5:5]
+	}
+	if a.retryAfter != "" {
+		h["Retry-After"] = v[5:6:6]
+	}
+	if r.ContentLength != 0 && r.ProtoMajor == 1 {
+		// A writer that does not support it serves the answer all the same.
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(unsentBody))
+	}
+	w.WriteHeader(a.status)
+	if r.Method != http.MethodHead {
+		w.Write(a.body)
+	}
+}
