@@ -362,3 +362,72 @@ func TestOutageIsNever401AndNotRemembered(t *testing.T) {
 		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, of(1)))
 	})
 }
+
+func TestKeyScheme(t *testing.T) {
+	cfg := senderauth.Config{KeyHeader: "Authorization", KeyScheme: "Bearer", KeyOnly: true, Realm: "r"}
+	refusal := func(detail string) response {
+		return refused(401, detail).with("Www-Authenticate", `Bearer realm="r"`)
+	}
+	for value, want := range map[string]response{
+		"Bearer " + apiKey(1):                  hello(1),
+		"bearer   " + apiKey(1):                hello(1),
+		"BEARER " + strings.ToUpper(apiKey(1)): hello(1),
+		"":                                     refusal("Header authorization not found"),
+		"Bearer":                               refusal("Invalid API credentials!"),
+		"Bearer ":                              refusal("Invalid API credentials!"),
+		"Bearer\t" + apiKey(1):                 refusal("Invalid API credentials!"),
+		"Bearer" + apiKey(1):                   refusal("Invalid API credentials!"),
+		"Basic " + apiKey(1):                   refusal("Invalid API credentials!"),
+		" Bearer " + apiKey(1):                 refusal("Invalid API credentials!"),
+		apiKey(1):                              refusal("Invalid API credentials!"),
+		"Bearer " + apiKey(1) + " x":           refusal("Invalid API credentials!"),
+	} {
+		bubble(t, value, func(t *testing.T) {
+			a := newApp(t, nil, cfg)
+			if want.Status == 200 {
+				want = want.with(threeLeft(2)...)
+			}
+			require.Equal(t, want, serve(a, request("Authorization", value)))
+		})
+	}
+}
+
+// checked is a validator with a form of its own.
+type checked struct{ senderauth.ValidatorFunc }
+
+func (checked) CheckKey(key string) bool { return strings.HasPrefix(key, "sk_") }
+
+func TestValidatorBringsItsCheckKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked []string
+		v := checked{func(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+			asked = append(asked, c.APIKey)
+			return senderauth.Sender{ID: c.SenderID}, nil
+		}}
+		for _, v := range []senderauth.Validator{v, newCache(t, v, senderauth.CacheConfig{})} {
+			guard, err := senderauth.New(v, senderauth.Config{Limits: limits(three)})
+			require.NoError(t, err)
+			h := guard.Wrap((&app{}).hello())
+			require.Equal(t, 200, serve(h, request("x-sender-id", senderID(1), "x-api-key", "sk_Live_1")).Status)
+			require.Equal(t, badKey, serve(h, of(1)), "a UUID is not of its form")
+		}
+		require.Equal(t, []string{"sk_Live_1", "sk_Live_1"}, asked, "as it came")
+
+		guard, err := senderauth.New(v, senderauth.Config{Limits: limits(three), CheckKey: func(key string) bool { return key == "other" }})
+		require.NoError(t, err)
+		require.Equal(t, badKey, serve(guard.Wrap((&app{}).hello()), request("x-sender-id", senderID(1), "x-api-key", "sk_Live_1")), "Config.CheckKey wins")
+	})
+}
+
+func TestStaticAcceptsKeysThatAreNoUUIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys, err := senderauth.Static(senderauth.Credentials{SenderID: senderID(1), APIKey: "sk_live_1"}, pair(2))
+		require.NoError(t, err)
+		guard, err := senderauth.New(keys, senderauth.Config{Limits: limits(three)})
+		require.NoError(t, err)
+		h := guard.Wrap((&app{}).hello())
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, request("x-sender-id", senderID(1), "x-api-key", "sk_live_1")))
+		require.Equal(t, hello(2).with(threeLeft(2)...), serve(h, request("x-sender-id", senderID(2), "x-api-key", strings.ToUpper(apiKey(2)))))
+		require.Equal(t, badKey, serve(h, request("x-sender-id", senderID(1), "x-api-key", "SK_LIVE_1")))
+	})
+}

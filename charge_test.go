@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -214,4 +215,188 @@ func TestEventOfTwoOutages(t *testing.T) {
 		require.ErrorIs(t, events[1].Err, errOutage)
 		require.Equal(t, senderauth.Admitted, events[1].Outcome)
 	})
+}
+
+// weighty is a limit that several tokens can be taken of.
+var weighty = senderauth.Limit{Requests: 10, Per: 10 * time.Second}
+
+func TestCosting(t *testing.T) {
+	newCosting := func(t *testing.T) (*app, http.Handler) {
+		a := newApp(t, nil, senderauth.Config{Limits: map[string]senderauth.Limit{"default": three, "messages": weighty}})
+		costing := a.guard.Charging("messages").Costing(func(r *http.Request) int {
+			_, ok := senderauth.SenderFrom(r.Context())
+			require.True(t, ok, "the request of an authenticated sender")
+			cost, err := strconv.Atoi(r.URL.Query().Get("cost"))
+			require.NoError(t, err)
+			return cost
+		})
+		return a, costing.Wrap(a.hello())
+	}
+	costs := func(n int) *http.Request {
+		r := of(1)
+		r.URL.RawQuery = "cost=" + strconv.Itoa(n)
+		return r
+	}
+	fields := func(left, full int, state string) []string {
+		return rateFields(10, left, full, `"messages";`+state, `"messages";q=10;w=10`)
+	}
+	bubble(t, "all or nothing", func(t *testing.T) {
+		_, h := newCosting(t)
+		require.Equal(t, hello(1).with(fields(3, 7, "r=3;t=1")...), serve(h, costs(7)))
+		require.Equal(t, limited("4").with(fields(3, 7, "r=3;t=4")...), serve(h, costs(7)))
+		require.Equal(t, hello(1).with(fields(0, 10, "r=0;t=1")...), serve(h, costs(3)))
+		time.Sleep(7 * time.Second)
+		require.Equal(t, 200, serve(h, costs(7)).Status)
+	})
+	bubble(t, "a cost of 0 looks", func(t *testing.T) {
+		_, h := newCosting(t)
+		require.Equal(t, hello(1).with(fields(10, 0, "r=10")...), serve(h, costs(0)))
+	})
+	bubble(t, "a cost above the burst can never be paid", func(t *testing.T) {
+		_, h := newCosting(t)
+		require.Equal(t, refused(429, "Rate limit exceeded.").with(fields(10, 0, "r=10")...), serve(h, costs(11)))
+	})
+	bubble(t, "a cost below 0 is a fault", func(t *testing.T) {
+		a, h := newCosting(t)
+		require.Equal(t, internal, serve(h, costs(-1)))
+		require.EqualError(t, a.events[0].Err, "senderauth: the cost -1 is below 0")
+	})
+	bubble(t, "the order of Charging and Costing does not matter", func(t *testing.T) {
+		a, _ := newCosting(t)
+		two := func(*http.Request) int { return 2 }
+		for _, g := range []*senderauth.Guard{
+			a.guard.Charging("messages").Costing(two), a.guard.Costing(two).Charging("messages"),
+			a.guard.Costing(two).ChargingBy(func(*http.Request) []string { return []string{"messages"} }),
+		} {
+			before := serve(a.guard.Charging("messages").Costing(func(*http.Request) int { return 0 }).Wrap(a.hello()), of(1)).Header["X-Ratelimit-Remaining"]
+			after := serve(g.Wrap(a.hello()), of(1)).Header["X-Ratelimit-Remaining"]
+			b, err := strconv.Atoi(before)
+			require.NoError(t, err)
+			require.Equal(t, strconv.Itoa(b-2), after)
+		}
+	})
+}
+
+// A handler learns what a request costs when it has read it.
+func TestCharge(t *testing.T) {
+	newCharging := func(t *testing.T, cost int, cfg senderauth.Config) (*app, http.Handler, *senderauth.Balance) {
+		cfg.Limits = map[string]senderauth.Limit{"default": three, "messages": weighty}
+		a, balance := newApp(t, nil, cfg), new(senderauth.Balance)
+		hello := a.hello()
+		return a, a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b, problem := a.guard.Charge(r.Context(), "messages", cost)
+			*balance = b
+			if problem != nil {
+				problem.ServeHTTP(w, r)
+				return
+			}
+			hello.ServeHTTP(w, r)
+		})), balance
+	}
+	bubble(t, "admitted, then refused", func(t *testing.T) {
+		a, h, balance := newCharging(t, 7, senderauth.Config{})
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, of(1)))
+		require.Equal(t, senderauth.Balance{Remaining: 3, ResetAfter: 7 * time.Second}, *balance)
+		require.Equal(t, limited("4").with(threeLeft(1)...), serve(h, of(1)), "the rate fields are those of what the guard charged")
+		require.Equal(t, senderauth.Balance{Refused: true, Remaining: 3, RetryAfter: 4 * time.Second, ResetAfter: 7 * time.Second}, *balance)
+		require.Equal(t, []senderauth.Outcome{"admitted", "admitted", "admitted", "limited"}, a.outcomes())
+		require.Equal(t, "messages", a.events[3].Limit)
+		require.Equal(t, senderID(1), a.events[3].Sender.ID)
+		require.Equal(t, []bool{false, true, false, true}, []bool{a.events[0].Inner, a.events[1].Inner, a.events[2].Inner, a.events[3].Inner})
+	})
+	bubble(t, "never more than the limit", func(t *testing.T) {
+		_, h, _ := newCharging(t, 11, senderauth.Config{})
+		require.Equal(t, refused(429, "Rate limit exceeded.").with(threeLeft(2)...), serve(h, of(1)))
+	})
+	bubble(t, "a cost below 0 is a fault", func(t *testing.T) {
+		a, h, _ := newCharging(t, -1, senderauth.Config{})
+		require.Equal(t, internal.with(threeLeft(2)...), serve(h, of(1)))
+		require.EqualError(t, a.events[1].Err, "senderauth: the cost -1 is below 0")
+	})
+	bubble(t, "at the sender's own limits", func(t *testing.T) {
+		a := newApp(t, func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+			s, err := knowsAll(ctx, c)
+			s.Limits = map[string]senderauth.Limit{"default": senderauth.Blocked()}
+			return s, err
+		}, senderauth.Config{})
+		serve(a.guard.Charging().Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			b, problem := a.guard.Charge(r.Context(), "default", 1)
+			require.Equal(t, senderauth.Balance{Refused: true, RetryAfter: -1}, b)
+			require.Equal(t, 429, problem.Status)
+			require.Zero(t, problem.RetryAfter)
+		})), of(1))
+	})
+	t.Run("outside of a guard, or with an unknown name", func(t *testing.T) {
+		a, other := newApp(t, nil, senderauth.Config{}), newApp(t, nil, senderauth.Config{})
+		_, problem := a.guard.Charge(senderauth.WithSender(context.Background(), senderauth.Sender{ID: senderID(1)}), "default", 1)
+		require.Equal(t, 500, problem.Status)
+		require.EqualError(t, problem.Err, "senderauth: Guard.Charge: the context has passed no guard of the same New")
+		serve(other.guard.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, problem := a.guard.Charge(r.Context(), "default", 1)
+			require.Equal(t, 500, problem.Status)
+			_, problem = other.guard.Charge(r.Context(), "none", 1)
+			require.EqualError(t, problem.Err, `senderauth: limit "none" is not in Config.Limits`)
+		})), of(1))
+	})
+}
+
+func TestDryRun(t *testing.T) {
+	newDry := func(t *testing.T, limiter senderauth.Limiter) *app {
+		return newApp(t, nil, senderauth.Config{
+			Limits: map[string]senderauth.Limit{"default": three, "strict": {Requests: 1, Per: time.Minute}},
+			DryRun: []string{"strict"}, Limiter: limiter,
+		})
+	}
+	bubble(t, "observed, not enforced, and not told", func(t *testing.T) {
+		a := newDry(t, nil)
+		h := a.guard.Charging("default", "strict").Wrap(a.hello())
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, of(1)))
+		require.Equal(t, hello(1).with(threeLeft(1)...), serve(h, of(1)))
+		require.Empty(t, a.events[0].DryRun)
+		require.Equal(t, "strict", a.events[1].DryRun)
+		require.Equal(t, senderauth.Admitted, a.events[1].Outcome)
+		require.Equal(t, "default", a.events[1].Limit)
+		require.NoError(t, a.events[1].Err)
+	})
+	bubble(t, "a request that is refused does not count", func(t *testing.T) {
+		a := newDry(t, nil)
+		serve(a, of(1))
+		serve(a, of(1))
+		serve(a, of(1))
+		require.Equal(t, 429, serve(a.guard.Charging("default", "strict").Wrap(a.hello()), of(1)).Status)
+		require.Equal(t, hello(1), serve(a.guard.Charging("strict").Wrap(a.hello()), of(1)))
+		require.Empty(t, a.events[len(a.events)-1].DryRun)
+	})
+	bubble(t, "once for a request, and by Charge", func(t *testing.T) {
+		a := newDry(t, nil)
+		h := a.guard.Charging("strict").Wrap(a.guard.Charging("strict", "default").Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, problem := a.guard.Charge(r.Context(), "strict", 1)
+			require.Nil(t, problem)
+		})))
+		serve(h, of(1))
+		require.Equal(t, []string{"", "", "strict"}, []string{a.events[0].DryRun, a.events[1].DryRun, a.events[2].DryRun})
+	})
+	t.Run("an outage is one all the same", func(t *testing.T) {
+		a := newDry(t, takes(func(charges []senderauth.Charge) ([]senderauth.Balance, error) {
+			if charges[0].Name == "strict" {
+				return nil, errOutage
+			}
+			return make([]senderauth.Balance, len(charges)), nil
+		}))
+		require.Equal(t, 200, serve(a.guard.Charging("default", "strict").Wrap(a.hello()), of(1)).Status)
+		require.ErrorIs(t, a.events[0].Err, errOutage)
+	})
+}
+
+// A client may choose the deadline of its request, through a layer outside that
+// reads one from a header.
+func TestDeadlineOfTheRequestOpensNoLimit(t *testing.T) {
+	a := newApp(t, nil, senderauth.Config{Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
+		return nil, context.DeadlineExceeded
+	})})
+	ctx, cancel := context.WithDeadline(context.Background(), time.Unix(1, 0))
+	defer cancel()
+	require.Equal(t, unavailable, serve(a, of(1).WithContext(ctx)))
+	require.Equal(t, []senderauth.Outcome{"unavailable"}, a.outcomes())
+	require.Equal(t, 200, serve(a, of(1)).Status, "the limiter's own failure fails open")
 }

@@ -23,6 +23,9 @@ func TestNewReportsEveryMistake(t *testing.T) {
 		KeyHeader:      "host",
 		Realm:          "r\n",
 		RateFields:     9,
+		KeyScheme:      "Bearer ",
+		DryRun:         []string{"a", "none"},
+		FailedAttempts: senderauth.Limit{Requests: 1, Per: -1},
 		TrustedProxies: []netip.Prefix{{}, netip.MustParsePrefix("::ffff:10.0.0.0/104")},
 	})
 	for _, part := range []string{
@@ -38,6 +41,9 @@ func TestNewReportsEveryMistake(t *testing.T) {
 		"senderauth: Config.KeyHeader: net/http takes Host out of the header",
 		`senderauth: Config.Realm: "r\n" is not printable ASCII`,
 		"senderauth: Config.RateFields: 9 is not one of the constants",
+		`senderauth: Config.KeyScheme: "Bearer " is not the name of an authentication scheme`,
+		`senderauth: Config.DryRun[1]: limit "none" is not in Config.Limits`,
+		"senderauth: Config.FailedAttempts: Per is -1ns, not above 0",
 		"senderauth: Config.TrustedProxies[0]: the prefix is not valid",
 		"senderauth: Config.TrustedProxies[1]: ::ffff:10.0.0.0/104 cannot match any peer: write it as IPv4",
 	} {
@@ -46,6 +52,28 @@ func TestNewReportsEveryMistake(t *testing.T) {
 	for _, line := range strings.Split(err.Error(), "\n") {
 		require.True(t, strings.HasPrefix(line, "senderauth: "), line)
 	}
+
+	// Fields that have no effect without another.
+	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	for text, cfg := range map[string]senderauth.Config{
+		"Config.TrustedProxies is set, and neither RequireTLS nor FailedAttempts uses it":                               {TrustedProxies: proxies},
+		"Config.TrustUnixSocket is set, and neither RequireTLS nor FailedAttempts uses it":                              {TrustUnixSocket: true},
+		`Config.SenderHeader: "Tenant" is not read with KeyOnly`:                                                        {SenderHeader: "Tenant", KeyOnly: true},
+		"Config.FailedAttempts: Unlimited() and Blocked() have no meaning here: leave it zero, or set Requests and Per": {FailedAttempts: senderauth.Blocked()},
+	} {
+		cfg.Limits = limits(three)
+		_, err := senderauth.New(senderauth.ValidatorFunc(knowsAll), cfg)
+		require.EqualError(t, err, "senderauth: "+text)
+	}
+	for _, cfg := range []senderauth.Config{
+		{TrustedProxies: proxies, RequireTLS: true}, {TrustedProxies: proxies, FailedAttempts: three}, {TrustUnixSocket: true, FailedAttempts: three},
+	} {
+		cfg.Limits = limits(three)
+		_, err := senderauth.New(senderauth.ValidatorFunc(knowsAll), cfg)
+		require.NoError(t, err)
+	}
+	_, err = senderauth.New(senderauth.ValidatorFunc(knowsAll), senderauth.Config{Limits: map[string]senderauth.Limit{"default": three, "failed_attempts": three}})
+	require.EqualError(t, err, `senderauth: Config.Limits: the name "failed_attempts" is that of Config.FailedAttempts in events`)
 
 	_, err = senderauth.New(nil, senderauth.Config{Limits: limits(three)})
 	require.EqualError(t, err, "senderauth: New: the Validator is nil")

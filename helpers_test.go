@@ -130,6 +130,11 @@ func (a *app) outcomes() []senderauth.Outcome {
 	return os
 }
 
+// observeTo is a Config.Observe that notes events.
+func observeTo(events *[]senderauth.Event) func(context.Context, senderauth.Event) {
+	return func(_ context.Context, e senderauth.Event) { *events = append(*events, e) }
+}
+
 // request is a GET with these header lines: name, value, name, value.
 func request(lines ...string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)

@@ -177,6 +177,28 @@ func TestNestedGuards(t *testing.T) {
 		strict := newApp(t, refuseWith(senderauth.ErrInvalidKey), senderauth.Config{})
 		require.Equal(t, badKey, serve(a.guard.Wrap(strict), of(1)))
 	})
+	bubble(t, "around a guard of another New that strips the key", func(t *testing.T) {
+		a := newNested(t)
+		strip := newApp(t, nil, senderauth.Config{StripKey: true})
+		h := a.guard.Wrap(strip.guard.Charging().Wrap(a.guard.Charging("default", "messages").Wrap(a.hello())))
+		require.Equal(t, both, serve(h, of(1)).Header["Ratelimit-Policy"])
+		require.Len(t, a.asked, 1)
+	})
+	bubble(t, "a request that is served again inside is charged once", func(t *testing.T) {
+		a := newNested(t)
+		var h http.Handler
+		again := true
+		h = a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if again {
+				again = false
+				h.ServeHTTP(w, r)
+				return
+			}
+			a.hello().ServeHTTP(w, r)
+		}))
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, of(1)))
+		require.Equal(t, []bool{false, true}, []bool{a.events[0].Inner, a.events[1].Inner})
+	})
 	bubble(t, "a refusal inside tells nothing of the quota outside", func(t *testing.T) {
 		a := newNested(t)
 		h := a.guard.Wrap(a.guard.ChargingBy(func(*http.Request) []string { return []string{"none"} }).Wrap(a.hello()))
@@ -207,6 +229,7 @@ func TestCharging(t *testing.T) {
 		require.PanicsWithError(t, `senderauth: limit "mesages" is not in Config.Limits`, func() { a.guard.Charging("mesages") })
 		require.PanicsWithError(t, `senderauth: limit "default" is charged twice`, func() { a.guard.Charging("default", "default") })
 		require.PanicsWithValue(t, "senderauth: ChargingBy: the function is nil", func() { a.guard.ChargingBy(nil) })
+		require.PanicsWithValue(t, "senderauth: Costing: the function is nil", func() { a.guard.Costing(nil) })
 		require.PanicsWithValue(t, "senderauth: Wrap: the handler is nil", func() { a.guard.Wrap(nil) })
 		require.PanicsWithValue(t, "senderauth: Wrap: the handler is nil", func() { a.guard.Wrap(http.HandlerFunc(nil)) })
 
@@ -216,6 +239,8 @@ func TestCharging(t *testing.T) {
 			require.PanicsWithValue(t, text, func() { g.Wrap(a.hello()) })
 			require.PanicsWithValue(t, text, func() { g.Charging() })
 			require.PanicsWithValue(t, text, func() { g.ChargingBy(func(*http.Request) []string { return nil }) })
+			require.PanicsWithValue(t, text, func() { g.Costing(func(*http.Request) int { return 1 }) })
+			require.PanicsWithValue(t, text, func() { g.Charge(t.Context(), "default", 1) })
 		}
 	})
 }

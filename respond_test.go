@@ -59,6 +59,22 @@ func TestServeProblem(t *testing.T) {
 		}
 		require.Equal(t, &senderauth.Problem{Status: 401, Detail: "no", Extensions: map[string]any{"code": 7}}, own)
 	})
+	bubble(t, "a status that is no refusal is completed", func(t *testing.T) {
+		for _, status := range []int{0, 200, 302, 999} {
+			res := serveOnce(t, refuseWith(&senderauth.Problem{Status: status, Detail: "no", Challenge: "Own"}), of(1))
+			require.Equal(t, 500, res.Status)
+			require.Equal(t, 500, got[0].Status)
+			require.Equal(t, "Internal Server Error", got[0].Title)
+			require.Empty(t, got[0].Challenge, "of a 401 only")
+		}
+	})
+	bubble(t, "the outcome says which refusal it is", func(t *testing.T) {
+		outcomes = nil
+		serveOnce(t, nil, request())
+		serveOnce(t, refuseWith(errOutage), of(1))
+		serveOnce(t, refuseWith(&senderauth.Problem{Status: 403}), of(1))
+		require.Equal(t, []senderauth.Outcome{senderauth.MissingKey, senderauth.Unavailable, senderauth.Refused}, outcomes)
+	})
 	bubble(t, "over the limit", func(t *testing.T) {
 		got = nil
 		a := newApp(t, nil, cfg)
