@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -22,7 +23,12 @@ type namedLimit struct {
 	name   string
 	limit  Limit
 	dryRun bool
-	fields limitFields
+
+	// The parts of the rate fields that are the same for every sender without limits
+	// of its own.
+	quoted string // the name
+	burst  string
+	policy string
 }
 
 func newCharger(cfg *Config) *charger {
@@ -32,7 +38,11 @@ func newCharger(cfg *Config) *charger {
 	}
 	c.memory, _ = c.limiter.(*MemoryLimiter)
 	for name, l := range cfg.Limits {
-		c.limits[name] = &namedLimit{name, l, slices.Contains(cfg.DryRun, name), newLimitFields(name, l)}
+		quoted := quote(name)
+		c.limits[name] = &namedLimit{
+			name: name, limit: l, dryRun: slices.Contains(cfg.DryRun, name),
+			quoted: quoted, burst: strconv.Itoa(l.EffectiveBurst()), policy: string(l.appendPolicy(nil, quoted)),
+		}
 	}
 	return c
 }
@@ -135,9 +145,12 @@ func (c *charger) charge(ctx context.Context, d *decision, b *bill) {
 // take asks the limiter for the charges of the bill, at the sender's own limits.
 func (c *charger) take(ctx context.Context, d *decision) error {
 	t, s := &d.tally, d.sender
-	charges := t.override(s.Limits)
+	t.override(s.Limits)
+	charges := t.charges()
 	if c.memory != nil {
-		t.unix = t.takeFrom(c.memory, s.ID, charges, d.account)
+		// Without the interface neither slice is on the heap.
+		_, now := c.memory.take(t.room.slice(len(charges))[:0], s.ID, charges, d.account)
+		t.taken, t.unix = len(charges), c.memory.unix(now)
 		return nil
 	}
 	balances, err := c.limiter.Take(ctx, s.ID, slices.Clone(charges))
@@ -147,8 +160,8 @@ func (c *charger) take(ctx context.Context, d *decision) error {
 	if err != nil {
 		return err
 	}
-	t.many = slices.Clone(balances) // the limiter may have kept its own
-	t.taken, t.unix = true, time.Now().UnixNano()
+	copy(t.room.slice(len(charges)), balances)
+	t.taken, t.unix = len(charges), time.Now().UnixNano()
 	return nil
 }
 
@@ -185,72 +198,54 @@ func (c *charger) rehearse(ctx context.Context, d *decision, charge Charge) {
 	}
 }
 
-// few is how many limits a request can be charged without memory for it.
-const few = 2
-
 // A tally is what taking the charges of a bill came to.
 type tally struct {
 	bill  *bill
-	taken bool
-	unix  int64 // when, in nanoseconds
+	own   list[Charge]  // the bill's charges at the sender's own limits; unused if it has none
+	room  list[Balance] // of the charges
+	taken int           // balances in room; 0 if the limiter failed
+	unix  int64         // when, in nanoseconds
 
-	// The sender's own charges in place of the bill's, and the balances. A slice of
-	// the array would have the decision on the heap.
-	overridden  bool
-	fewCharges  [few]Charge
-	fewBalances [few]Balance
-	manyCharges []Charge
-	many        []Balance
+	overridden bool
 }
 
-// override puts the sender's own limits into the charges and returns them.
-func (t *tally) override(limits map[string]Limit) []Charge {
-	if len(limits) > 0 {
-		t.overridden = true
-		if len(t.bill.charges) > few {
-			t.manyCharges = make([]Charge, len(t.bill.charges))
-		}
-		own := t.charges()
-		copy(own, t.bill.charges)
-		for i := range own {
-			if l, ok := limits[own[i].Name]; ok {
-				own[i].Limit = l
-			}
-		}
+// override puts the sender's own limits in place of the bill's.
+func (t *tally) override(limits map[string]Limit) {
+	if t.overridden = len(limits) > 0; !t.overridden {
+		return
 	}
-	return t.charges()
+	own := t.own.slice(len(t.bill.charges))
+	for i, c := range t.bill.charges {
+		if l, ok := limits[c.Name]; ok {
+			c.Limit = l
+		}
+		own[i] = c
+	}
 }
 
 func (t *tally) charges() []Charge {
-	switch {
-	case !t.overridden:
-		return t.bill.charges
-	case t.manyCharges != nil:
-		return t.manyCharges
+	if t.overridden {
+		return t.own.slice(len(t.bill.charges))
 	}
-	return t.fewCharges[:len(t.bill.charges)]
+	return t.bill.charges
 }
 
-// takeFrom is Take of a MemoryLimiter without the interface, which would have
-// both slices on the heap.
-func (t *tally) takeFrom(m *MemoryLimiter, senderID string, charges []Charge, hint *accountHint) (unix int64) {
-	var now int64
-	if len(charges) > few {
-		t.many, now = m.take(make([]Balance, 0, len(charges)), senderID, charges, hint)
-	} else {
-		_, now = m.take(t.fewBalances[:0], senderID, charges, hint)
-	}
-	t.taken = true
-	return m.unix(now)
+func (t *tally) balances() []Balance { return t.room.slice(t.taken) }
+
+// A list is a slice that has room for two elements in itself, so that a request
+// with up to two limits needs no memory for its tally.
+type list[T any] struct {
+	few  [2]T
+	many []T
 }
 
-// balances returns the balances of the charges; none if the limiter failed.
-func (t *tally) balances() []Balance {
-	switch {
-	case !t.taken:
-		return nil
-	case t.many != nil:
-		return t.many
+// slice returns the first n elements.
+func (l *list[T]) slice(n int) []T {
+	if n <= len(l.few) {
+		return l.few[:n]
 	}
-	return t.fewBalances[:len(t.bill.charges)]
+	if len(l.many) < n {
+		l.many = make([]T, n)
+	}
+	return l.many[:n]
 }

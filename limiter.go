@@ -12,12 +12,12 @@ import (
 // one, and Requests tokens flow back evenly every Per, up to Burst. Over any
 // T seconds it admits at most Burst + T x Requests/Per requests.
 //
-// The zero Limit is a mistake that [New] reports: what has no limit is said
-// with [Unlimited], what is closed with [Blocked].
+// The zero Limit is a mistake that [New] reports. Use [Unlimited] for no limit and
+// [Blocked] to refuse everything.
 type Limit struct {
 	Requests int           // tokens that flow back every Per: 1 to 999,999,999,999,999
 	Per      time.Duration // above 0
-	Burst    int           // tokens that can be saved, as many at most; 0: Requests
+	Burst    int           // tokens that can be saved: 1 to 999,999,999,999,999; 0 means Requests
 }
 
 // PerSecond is n requests a second, all of which may come at once.
@@ -26,12 +26,12 @@ func PerSecond(n int) Limit { return Limit{Requests: n, Per: time.Second} }
 // PerMinute is n requests a minute, all of which may come at once.
 func PerMinute(n int) Limit { return Limit{Requests: n, Per: time.Minute} }
 
-// Unlimited is the explicit absence of a limit. It is a fixed value: a
-// [Limiter] compares with == and admits without keeping a bucket.
+// Unlimited is the explicit absence of a limit. It is a fixed value: a [Limiter]
+// compares with == and admits the charge without keeping a bucket.
 func Unlimited() Limit { return Limit{Requests: -1, Burst: -1} }
 
-// Blocked refuses every request. It is a fixed value: a [Limiter] compares
-// with == and refuses without keeping a bucket.
+// Blocked refuses every request. It is a fixed value: a [Limiter] compares with ==
+// and refuses the charge without keeping a bucket.
 func Blocked() Limit { return Limit{Requests: -2, Burst: -2} }
 
 // maxQuota is the largest Integer of RFC 9651 section 3.3.1, in which the rate
@@ -76,9 +76,9 @@ func (l Limit) EffectiveBurst() int {
 	return l.Burst
 }
 
-// A Charge asks for Cost tokens of the bucket Name, which is kept by Limit.
-// Cost 0 takes nothing and is never refused, even by [Blocked]: a look at the
-// bucket.
+// A Charge asks for Cost tokens of the bucket Name, which is filled by Limit. Cost
+// 0 only looks at the bucket: it takes nothing and is never refused, even by
+// [Blocked].
 type Charge struct {
 	Name  string
 	Limit Limit
@@ -87,31 +87,31 @@ type Charge struct {
 
 // A Balance is the state of one bucket after [Limiter.Take].
 type Balance struct {
-	// Refused says that this bucket did not have the tokens.
+	// Refused reports that this bucket did not have the tokens.
 	Refused bool
-	// Remaining is the number of whole tokens left; for [Unlimited]
-	// math.MaxInt, for [Blocked] 0.
+	// Remaining is the number of whole tokens left: math.MaxInt for [Unlimited], 0
+	// for [Blocked].
 	Remaining int
-	// RetryAfter is, on a refusal, how long until the charge could pass.
-	// Negative: never, because the limit is [Blocked] or the cost is above
-	// the burst. 0 where the charge was not refused.
+	// RetryAfter is how long to wait until a refused charge could pass. It is
+	// negative if it never can, because the limit is [Blocked] or the cost is above
+	// the burst, and zero if the charge was not refused.
 	RetryAfter time.Duration
 	// ResetAfter is how long until the bucket is full.
 	ResetAfter time.Duration
 }
 
-// A Limiter keeps a token bucket for each sender and name. [MemoryLimiter] is
-// the one for a single process; a fleet shares one elsewhere. The suite
+// A Limiter keeps a token bucket for each sender and name. [MemoryLimiter] serves a
+// single process; several processes share one elsewhere. The suite
 // senderauthtest.TestLimiter tests an implementation.
 type Limiter interface {
-	// Take charges every one of charges to the sender, or none of them.
-	// balances[i] is the state of charges[i] afterwards. A refusal is a
-	// Balance, never an error; an error is an outage, or a mistake of the
-	// caller: a Limit that New would refuse, a negative Cost, a name given
-	// twice. Take must not keep or change charges. Where the Limit of a bucket
-	// has changed, the tokens in it stay, up to the new burst. ctx is that of
-	// the request, to which a guard adds no deadline: one that does I/O brings
-	// its own. Take is safe for concurrent use.
+	// Take charges all of charges to the sender, or none of them. balances[i] is the
+	// state of charges[i] afterwards. A refusal is a Balance, never an error. An
+	// error is an outage, or a mistake of the caller: a Limit that Validate refuses,
+	// a negative Cost, a name given twice. Take must not keep or change charges.
+	//
+	// If the Limit of a bucket has changed, its tokens stay, up to the new burst.
+	// ctx is the request's, to which a guard adds no deadline: a Limiter that does
+	// I/O brings its own. Take is safe for concurrent use.
 	Take(ctx context.Context, senderID string, charges []Charge) (balances []Balance, err error)
 }
 

@@ -12,30 +12,30 @@ import (
 	"time"
 )
 
-// A Problem is a refusal as RFC 9457 writes it, in "application/problem+json":
-// an object with the members status, title, detail and type, in this order,
-// then instance and the extensions. It is an http.Handler that answers with
-// itself, and an error that a [Validator] can return to have it answered.
+// A Problem is a refusal in the form of RFC 9457, "application/problem+json": an
+// object with the members status, title, detail and type, in this order, then
+// instance and the extensions. It is an [http.Handler] that answers with itself,
+// and an error that a [Validator] can return to have it answered.
 type Problem struct {
-	// Status is the HTTP status, 400 to 599. Anything else is answered as 500.
+	// Status is the HTTP status, 400 to 599. Any other value is answered as 500.
 	Status int
-	// Title is the kind of problem; "": the reason phrase of Status.
+	// Title names the kind of problem (default: the reason phrase of Status).
 	Title string
 	// Detail is for the reader of the answer. It is sent as it is.
 	Detail string
-	// Type is a URI that names the kind of problem; "": about:blank.
+	// Type is a URI that identifies the kind of problem (default about:blank).
 	Type string
-	// Instance is a URI that names this occurrence; "": left out.
+	// Instance is a URI that identifies this occurrence. If empty, it is left out.
 	Instance string
-	// Challenge is the value of WWW-Authenticate, sent with 401 only, which
-	// must have one (RFC 9110 section 15.5.2); "": ApiKey realm="api", where a
-	// guard answers with the realm of its Config.
+	// Challenge is the value of WWW-Authenticate. It is sent with 401 only, which
+	// must have one (RFC 9110 section 15.5.2). The default is ApiKey realm="api", or
+	// the challenge of the guard that answers.
 	Challenge string
-	// RetryAfter is sent as Retry-After, in whole seconds, rounded up. 0 and
-	// below: not sent.
+	// RetryAfter is sent as Retry-After, in whole seconds, rounded up, if it is above
+	// zero.
 	RetryAfter time.Duration
-	// Extensions are further members, in the order of their names. A name that
-	// RFC 9457 defines and a value that has no JSON form are left out.
+	// Extensions are further members, in the order of their names. A name that RFC
+	// 9457 defines is left out, and so is a value that has no JSON form.
 	Extensions map[string]any
 	// Err is the cause, for logs. It is never sent.
 	Err error
@@ -57,16 +57,15 @@ func (p *Problem) Error() string {
 // Unwrap returns Err.
 func (p *Problem) Unwrap() error { return p.Err }
 
-// ServeHTTP writes the whole refusal: status, fields and body, the same fields
-// without a body for HEAD. It deletes fields that an outer layer has set for
-// another representation (ETag, Content-Encoding and their like), and sets
-// Content-Type, Content-Length, Cache-Control: no-store,
-// X-Content-Type-Options: nosniff and, with 401, WWW-Authenticate. Nothing of
-// r is written.
+// ServeHTTP writes the whole refusal: status, fields and body, or the same fields
+// without a body for HEAD. It deletes the fields that an outer layer has set for
+// another representation, such as ETag, and sets Content-Type,
+// Cache-Control: no-store, X-Content-Type-Options: nosniff and, with 401,
+// WWW-Authenticate. Nothing from r is written.
 //
-// It does not wait for a request body that was announced and does not come:
-// such an HTTP/1 request is given another 200 ms, so that the client sees the
-// refusal and the connection is not held.
+// It does not wait for a request body that was announced and does not come: such
+// an HTTP/1 request is given another 200 ms, so that the client sees the refusal
+// and the connection is not held.
 func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	complete := p.complete(challenge("", ""))
 	a := complete.compile()
@@ -119,7 +118,7 @@ func (p *Problem) json() []byte {
 	return b.Bytes()
 }
 
-// member appends a member to an object that has one already, or nothing where
+// member appends a member to an object that already has one. It appends nothing if
 // value has no JSON form.
 func member(b *bytes.Buffer, name string, value any) {
 	v, err := encode(value)
@@ -133,8 +132,8 @@ func member(b *bytes.Buffer, name string, value any) {
 	b.Write(v)
 }
 
-// encode is json.Marshal without the escapes that are for HTML: the client
-// reads <, > and & as they are.
+// encode is json.Marshal without the escapes for HTML, so that the client reads <,
+// > and & as they are.
 func encode(value any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

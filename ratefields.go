@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// RateFields chooses the fields in which a response to a charged request tells
-// the client about its limits.
+// RateFields chooses the fields that tell a client about its limits in the response
+// to a charged request.
 type RateFields uint8
 
 const (
@@ -17,65 +17,47 @@ const (
 	RateFieldsBoth RateFields = iota
 	// RateFieldsX sends X-RateLimit-Limit (the burst), X-RateLimit-Remaining
 	// (whole tokens) and X-RateLimit-Reset (Unix seconds when the bucket is
-	// full again). With several limits they tell of the tightest, the one with
-	// the fewest whole tokens left.
+	// full again). With several limits they describe the tightest one, which has the
+	// fewest whole tokens left.
 	RateFieldsX
 	// RateFieldsDraft sends RateLimit and RateLimit-Policy as
 	// draft-ietf-httpapi-ratelimit-headers-11 has them, one item for each
 	// limit: q is the burst, w the seconds that refill it, r the whole tokens
-	// left, t the seconds to the next one. A draft is not a standard: the form
-	// can change with it.
+	// left, t the seconds to the next one. A draft is not a standard: the form may
+	// change with it.
 	RateFieldsDraft
-	// RateFieldsNone sends neither. Retry-After is sent all the same.
+	// RateFieldsNone sends neither family. A 429 still has Retry-After.
 	RateFieldsNone
 )
 
-// limitFields are the parts of the rate fields that are the same for every
-// sender without limits of its own.
-type limitFields struct {
-	limit  Limit
-	quoted string // the name
-	burst  string
-	policy string
-}
-
-func newLimitFields(name string, l Limit) limitFields {
-	quoted := quote(name)
-	return limitFields{l, quoted, strconv.Itoa(l.EffectiveBurst()), string(l.appendPolicy(nil, quoted))}
-}
-
 // A rateItem is what the fields tell of one bucket.
 type rateItem struct {
-	of      *limitFields
-	limit   Limit // of the sender, if not that of the fields
+	of      *namedLimit
+	limit   Limit // of the sender, if not that of the name
 	balance Balance
 }
 
-// rateItems appends what the fields tell of a tally: nothing of an unlimited bucket,
-// and nothing if the limiter failed.
+// rateItems appends what the fields tell of a tally: nothing of an unlimited
+// bucket, and nothing if the limiter failed.
 func (t *tally) rateItems(dst []rateItem) []rateItem {
-	if !t.taken {
-		return dst
-	}
-	charges := t.charges()
 	for i, balance := range t.balances() {
-		if charges[i].Limit != Unlimited() {
-			dst = append(dst, rateItem{&t.bill.limits[i].fields, charges[i].Limit, balance})
+		if l := t.charges()[i].Limit; l != Unlimited() {
+			dst = append(dst, rateItem{t.bill.limits[i], l, balance})
 		}
 	}
 	return dst
 }
 
-// set writes the fields for rates, of which none is Unlimited, into h; unix is
-// the time, in nanoseconds.
+// set writes the fields for items, none of which is Unlimited, into h. unix is the
+// time in nanoseconds.
 //
-// What changes is cut from one string, and all values are held by one array,
+// The values that change are cut from one string, and one array holds all values,
 // each with its own capacity: two allocations for five fields.
-func (f RateFields) set(h http.Header, rates []rateItem, unix int64) {
-	if len(rates) == 0 || f == RateFieldsNone {
+func (f RateFields) set(h http.Header, items []rateItem, unix int64) {
+	if len(items) == 0 || f == RateFieldsNone {
 		return
 	}
-	tight := tightest(rates)
+	tight := tightest(items)
 	var buf [256]byte
 	b := strconv.AppendInt(buf[:0], int64(tight.balance.Remaining), 10)
 	remaining := len(b)
@@ -83,20 +65,20 @@ func (f RateFields) set(h http.Header, rates []rateItem, unix int64) {
 		b = strconv.AppendInt(b, unixAfter(unix, tight.balance.ResetAfter), 10)
 	}
 	reset := len(b)
-	for i := range rates {
-		b = rates[i].appendState(b, i > 0)
+	for i := range items {
+		b = items[i].appendState(b, i > 0)
 	}
 	state := len(b)
 	limit, policy := "", ""
-	if len(rates) == 1 && tight.limit == tight.of.limit {
+	if len(items) == 1 && tight.limit == tight.of.limit {
 		limit, policy = tight.of.burst, tight.of.policy
 	} else {
 		limit = strconv.Itoa(tight.limit.EffectiveBurst())
-		for i := range rates {
+		for i := range items {
 			if i > 0 {
 				b = append(b, ", "...)
 			}
-			b = rates[i].limit.appendPolicy(b, rates[i].of.quoted)
+			b = items[i].limit.appendPolicy(b, items[i].of.quoted)
 		}
 	}
 	s := string(b)
@@ -115,7 +97,7 @@ func (f RateFields) set(h http.Header, rates []rateItem, unix int64) {
 	}
 }
 
-// dropRateFields deletes what set has written.
+// dropRateFields deletes the fields that set writes.
 func dropRateFields(h http.Header) {
 	for name := range h {
 		switch name {
@@ -125,14 +107,14 @@ func dropRateFields(h http.Header) {
 	}
 }
 
-// tightest is the rate with the fewest whole tokens left; of several the one
-// that refused.
-func tightest(rates []rateItem) *rateItem {
-	tight := &rates[0]
-	for i := range rates {
-		r, left := &rates[i].balance, rates[i].balance.Remaining-tight.balance.Remaining
+// tightest returns the item with the fewest whole tokens left; among equals, the
+// first that refused.
+func tightest(items []rateItem) *rateItem {
+	tight := &items[0]
+	for i := range items {
+		r, left := &items[i].balance, items[i].balance.Remaining-tight.balance.Remaining
 		if left < 0 || left == 0 && r.Refused && !tight.balance.Refused {
-			tight = &rates[i]
+			tight = &items[i]
 		}
 	}
 	return tight
@@ -165,7 +147,7 @@ func (l Limit) appendPolicy(b []byte, quoted string) []byte {
 	return b
 }
 
-// window is the whole seconds that fill an empty bucket, rounded up: a window
+// window returns the whole seconds that fill an empty bucket, rounded up: a window
 // that is short by a fraction would promise more than the bucket admits.
 func (l Limit) window() int64 {
 	hi, lo := bits.Mul64(uint64(l.EffectiveBurst()), uint64(l.Per))
@@ -188,9 +170,8 @@ func ceilDiv(hi, lo, by uint64) (uint64, uint64) {
 	return hi/by + carry, q
 }
 
-// nextToken is how long until one more whole token is there; 0 where none is
-// to come. A full bucket is as many tokens away as it lacks: those behind the
-// next one take a known time.
+// nextToken returns how long until one more whole token is there, or 0 if none is
+// to come. The tokens after the next one take a known part of ResetAfter.
 func (r *rateItem) nextToken() time.Duration {
 	if r.balance.RetryAfter > 0 {
 		return r.balance.RetryAfter
@@ -208,8 +189,8 @@ func (r *rateItem) nextToken() time.Duration {
 	return min(max(r.balance.ResetAfter-time.Duration(after), 1), token)
 }
 
-// unixAfter is the Unix time d after now, which is in nanoseconds, in whole
-// seconds, rounded up.
+// unixAfter returns the Unix time in whole seconds, rounded up, at d after now,
+// which is in nanoseconds.
 func unixAfter(now int64, d time.Duration) int64 {
 	const second = int64(time.Second)
 	rest := now%second + int64(d)%second

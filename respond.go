@@ -84,23 +84,25 @@ func (p *responder) problem(d *decision) Problem {
 		return problem
 	}
 	if d.outcome == Limited {
-		return (&Problem{Status: http.StatusTooManyRequests, Detail: limitedDetail(d.retry), RetryAfter: d.retry, Err: d.err}).complete("")
+		return (&Problem{Status: http.StatusTooManyRequests, Detail: string(appendLimited(nil, d.retry)), RetryAfter: d.retry, Err: d.err}).complete("")
 	}
 	return d.problem.complete(p.challenge)
 }
 
 // setRateFields writes what the decision's balances tell the client.
 func (p *responder) setRateFields(h http.Header, d *decision) {
-	var buf [few]rateItem
+	var buf [2]rateItem
 	p.fields.set(h, d.tally.rateItems(buf[:0]), d.tally.unix)
 }
 
-// limitedDetail is the text of the documented API. One second is "1 seconds".
-func limitedDetail(retry time.Duration) string {
+// appendLimited appends the detail of the documented API, which says "1 seconds".
+func appendLimited(b []byte, retry time.Duration) []byte {
+	b = append(b, "Rate limit exceeded."...)
 	if retry < 0 {
-		return "Rate limit exceeded."
+		return b
 	}
-	return "Rate limit exceeded. Please retry after " + strconv.FormatInt(seconds(retry), 10) + " seconds."
+	b = append(b, " Please retry after "...)
+	return append(strconv.AppendInt(b, seconds(retry), 10), " seconds."...)
 }
 
 // limitedAnswer is Problem.compile for a 429 without the work of encoding a text
@@ -108,7 +110,7 @@ func limitedDetail(retry time.Duration) string {
 func limitedAnswer(retry time.Duration) answer {
 	a := answer{status: http.StatusTooManyRequests}
 	a.body = append(make([]byte, 0, 160), `{"status":429,"title":"Too Many Requests","detail":"`...)
-	a.body = append(append(a.body, limitedDetail(retry)...), `","type":"about:blank"}`...)
+	a.body = append(appendLimited(a.body, retry), `","type":"about:blank"}`...)
 	if retry >= 0 {
 		a.retryAfter = strconv.FormatInt(seconds(retry), 10)
 	}

@@ -9,17 +9,16 @@ import (
 	"github.com/senderauth/senderauth/internal/uuid"
 )
 
-// Static returns a [Validator] for a fixed set of credentials: from
-// environment variables, or in tests. It holds SHA-256 digests, not keys. A
-// sender may have several keys; a key has one sender. Every mistake is
-// reported at once: no credentials at all, a sender ID that is not a UUID, a
-// key that is not 1 to 512 visible ASCII characters, a key given twice. A
-// message names the position and no value, for that may be a key in the wrong
-// place.
+// Static returns a [Validator] for a fixed set of credentials: from environment
+// variables, or in tests. It holds SHA-256 digests, not keys. A sender may have
+// several keys; a key has one sender. Letter case does not matter in a sender ID,
+// nor in a key that is a UUID. If a key is not a UUID, the Validator brings a
+// CheckKey that accepts keys of any form.
 //
-// Letter case does not matter in a sender ID, nor in a key that is a UUID. If one
-// of the keys is not a UUID, the Validator brings a CheckKey that accepts keys of
-// any form; see [Config].
+// Static reports every mistake at once: no credentials at all, a sender ID that is
+// not a UUID, a key that is not 1 to 512 visible ASCII characters, a key given
+// twice. The messages name the position and no value, because the value may be a
+// key in the wrong place.
 func Static(c ...Credentials) (Validator, error) {
 	if len(c) == 0 {
 		return nil, errors.New("senderauth: Static: no credentials")
@@ -53,8 +52,8 @@ func Static(c ...Credentials) (Validator, error) {
 	return owners, nil
 }
 
-// static maps the digest of each key to its owner. The map compares digests of
-// random keys: what its timing tells is of no use in finding a preimage.
+// static maps the digest of each key to its owner. The timing of the map's
+// comparisons tells about digests, which does not help to find a key.
 type static map[[sha256.Size]byte]string
 
 func (s static) Validate(_ context.Context, c Credentials) (Sender, error) {

@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// A Validator says whose credentials are: it is the plug point for the place
-// where keys are kept. What it returns decides the answer to the client:
+// A Validator resolves [Credentials] to a [Sender]. Implement it on top of
+// wherever your keys live. What it returns decides the answer to the client:
 //
-//   - a [Sender] and nil: the request is the sender's, and goes on to the limits;
+//   - a [Sender] and nil: the request belongs to the sender and goes on to the
+//     limits;
 //   - [ErrInvalidKey]: 401 "Invalid API credentials!";
 //   - [ErrKeyMismatch]: 401 "API key does not match sender ID";
 //   - [ErrInvalidSender]: 401 "Invalid x-sender-id";
@@ -21,25 +22,27 @@ import (
 //   - any other error, and a deadline: 503. An outage is never a 401, because
 //     clients throw away a key that was refused.
 //
-// The errors may be wrapped; the text reaches [Config.Observe], never the
-// client. It must not contain the key.
+// The errors may be wrapped. Their text reaches [Config.Observe], never the
+// client, and must not contain the key.
 //
-// An implementation looks the key up first and compares its owner with
-// c.SenderID after, so that nobody without an active key learns whether a
-// sender exists. Where c.SenderID is empty ([Config.KeyOnly]) the key alone
-// decides. Sender.ID comes from the implementation's own record: a guard
-// fails closed, with 500, where it is not the sender that the request named.
-// Keys are compared as digests, never as text.
+// Look the key up first and compare its owner with c.SenderID afterwards, so that
+// nobody without an active key learns whether a sender exists. If c.SenderID is
+// empty ([Config.KeyOnly]), the key alone decides. Take Sender.ID from your own
+// record: a guard fails closed, with 500, if it is not the sender that the request
+// named. Compare keys as digests, never as text.
 //
-// A validator sees well-formed credentials only; it must honour ctx, which
-// carries the deadline of the [Cache] in front of it, and no other deadline
-// where there is no cache. It is called by many goroutines at once. The suite
+// A Validator sees well-formed credentials only. It must honour ctx, which carries
+// the deadline of the [Cache] in front of it; without a Cache there is no deadline
+// but the request's own. Many goroutines call it at once. The suite
 // senderauthtest.TestValidator tests all of this.
+//
+// A Validator whose keys are not UUIDs may have a method CheckKey(key string) bool;
+// [Config.CheckKey] says what for.
 type Validator interface {
 	Validate(ctx context.Context, c Credentials) (Sender, error)
 }
 
-// A ValidatorFunc is a function that is a [Validator].
+// A ValidatorFunc is a function used as a [Validator].
 type ValidatorFunc func(ctx context.Context, c Credentials) (Sender, error)
 
 // Validate calls f.
@@ -47,26 +50,26 @@ func (f ValidatorFunc) Validate(ctx context.Context, c Credentials) (Sender, err
 	return f(ctx, c)
 }
 
-// The refusals that a [Validator] can return, wrapped or bare.
+// The refusals that a [Validator] returns, wrapped or bare.
 var (
-	// ErrInvalidKey: the key is unknown, or it is not active any more or not
-	// yet: disabled, rotated and past its grace period, expired, deleted.
+	// ErrInvalidKey means that the key is unknown or not active: disabled, expired,
+	// deleted, not valid yet, or rotated and past its grace period.
 	ErrInvalidKey = errors.New("senderauth: invalid API key")
-	// ErrKeyMismatch: the key is active and belongs to another sender.
+	// ErrKeyMismatch means that the key is active and belongs to another sender.
 	ErrKeyMismatch = errors.New("senderauth: API key does not match sender ID")
-	// ErrInvalidSender: the sender itself is disabled. Only the holder of one
-	// of its active keys is told so.
+	// ErrInvalidSender means that the sender itself is disabled. Return it only for
+	// an active key of that sender.
 	ErrInvalidSender = errors.New("senderauth: invalid sender")
 )
 
 // Credentials are what a request presents. A guard has checked their form: by
-// default both are UUIDs of 36 characters in lower case. SenderID is empty
-// where [Config.KeyOnly] is set.
+// default both are UUIDs of 36 characters in lower case. SenderID is empty with
+// [Config.KeyOnly].
 //
-// APIKey is a secret. Credentials print, log and marshal without it, under
-// every verb of package fmt but %p, as a slog value, as JSON and as text.
-// Package fmt does not call methods for %p, which go vet reports, nor on an
-// unexported field: a struct that hides Credentials in one prints the key.
+// APIKey is a secret. Credentials print, log and marshal without it, under every
+// verb of package fmt but %p, as a slog value, as JSON and as text. Package fmt
+// calls no method for %p, which go vet reports, nor for an unexported field: a
+// struct that hides Credentials in one prints the key.
 type Credentials struct {
 	SenderID string
 	APIKey   string
@@ -95,29 +98,28 @@ func (c Credentials) MarshalJSON() ([]byte, error) {
 // MarshalText returns c without the key.
 func (c Credentials) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// A Sender is whose the request is: the tenant, by the validator's record.
-// It is shared by all requests of the sender: treat Limits and Detail as
-// read-only.
+// A Sender is the authenticated tenant, as recorded by the [Validator]. All
+// requests of the sender share it: treat Limits and Detail as read-only.
 type Sender struct {
-	// ID is the sender's canonical lower-case UUID, from the validator's
-	// record and not from the request.
+	// ID is the sender's canonical lower-case UUID, from the Validator's record and
+	// not from the request.
 	ID string
-	// KeyID is a public name of the key that was used. It is safe to log.
+	// KeyID is the public name of the key that was used. It is safe to log.
 	KeyID string
-	// Limits overrides [Config.Limits] by name: a plan, a tier. Names that the
-	// guard does not charge are ignored. Nil: none.
+	// Limits overrides [Config.Limits] by name: a plan, a tier. A name that no guard
+	// charges has no effect. Nil means none.
 	Limits map[string]Limit
-	// Expires is the instant from which on nothing decided from this record is
-	// remembered: the earlier of the key's expiry and the end of its grace
-	// period. The zero time: no end.
+	// Expires is the earlier of the key's expiry and the end of its grace period. At
+	// that instant every cached decision about the key ends. The zero time means
+	// never.
 	Expires time.Time
-	// Detail is the validator's own, for its handlers. This package never
-	// looks at it.
+	// Detail is the Validator's own data for the program's handlers. This package
+	// never looks at it.
 	Detail any
 }
 
-// validate reports a record that no guard may act on: a fault of the
-// validator, not of the client.
+// validate reports a record that no guard may act on. That is a fault of the
+// Validator, not of the client.
 func (s *Sender) validate(cr Credentials) error {
 	if s.ID == "" {
 		return &faultError{errors.New("senderauth: the validator returned an unusable sender: Sender.ID is empty")}
@@ -133,13 +135,13 @@ func (s *Sender) validate(cr Credentials) error {
 	return nil
 }
 
-// A faultError is a mistake of the server's own code. The client is told 500.
+// A faultError is a mistake in the server's own code. The client gets 500.
 type faultError struct{ err error }
 
 func (e *faultError) Error() string { return e.err.Error() }
 func (e *faultError) Unwrap() error { return e.err }
 
-// maxKeyLength bounds what is hashed: net/http lets a value of almost 1 MiB
+// maxKeyLength bounds what is hashed, because net/http lets a value of almost 1 MiB
 // through.
 const maxKeyLength = 512
 

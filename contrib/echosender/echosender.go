@@ -64,6 +64,9 @@ func Middleware[H ~func(C) error, C Context[W], W http.ResponseWriter](mw func(h
 			p := &passage[H, C]{c: c, next: next}
 			r := c.Request().WithContext(context.WithValue(c.Request().Context(), passageKey{}, p))
 			r.Pattern = c.Path()
+			outer := c.Request()
+			// net/http removes the temporary files of a form that its own request has.
+			defer func() { outer.MultipartForm = r.MultipartForm }()
 			h.ServeHTTP(c.Response(), r)
 			return p.err
 		}

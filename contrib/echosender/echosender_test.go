@@ -2,14 +2,17 @@ package echosender_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"log"
 	"log/slog"
 	"maps"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -434,4 +437,57 @@ func TestSendersAreNotMixedUp(t *testing.T) {
 		}
 		callers.Wait()
 	})
+}
+
+// The form belongs to a copy of the request, and net/http removes the temporary
+// files of its own.
+func TestUploadLeavesNoTemporaryFile(t *testing.T) {
+	guard := newGuard(t, senderauth.Config{})
+	parse := func(r *http.Request) error {
+		if err := r.ParseMultipartForm(1); err != nil || files(t) != 1 {
+			t.Errorf("%v, %d files", err, files(t))
+		}
+		return nil
+	}
+	e4, e5 := echo4.New(), echo5.New()
+	e4.Use(echosender.Middleware[echo4.HandlerFunc](guard.Wrap), echosender.Middleware[echo4.HandlerFunc](guard.Wrap))
+	e4.POST("/", func(c echo4.Context) error { return parse(c.Request()) })
+	e5.Use(echosender.Middleware[echo5.HandlerFunc](guard.Wrap), echosender.Middleware[echo5.HandlerFunc](guard.Wrap))
+	e5.POST("/", func(c *echo5.Context) error { return parse(c.Request()) })
+	for name, h := range map[string]http.Handler{"version 4": e4, "version 5": e5} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("TMPDIR", t.TempDir())
+			s := serve(t, h)
+			require.Equal(t, 200, upload(t, s))
+			s.Close() // which waits for the request to be finished
+			require.Zero(t, files(t))
+		})
+	}
+}
+
+// upload sends a form with a file and returns the status.
+func upload(t *testing.T, s *httptest.Server) int {
+	t.Helper()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	file, err := form.CreateFormFile("file", "name")
+	require.NoError(t, err)
+	file.Write(make([]byte, 100))
+	require.NoError(t, form.Close())
+	r, err := http.NewRequestWithContext(t.Context(), "POST", s.URL, &body)
+	require.NoError(t, err)
+	for name, value := range map[string]string{"x-sender-id": sender, "x-api-key": key, "Content-Type": form.FormDataContentType()} {
+		r.Header.Set(name, value)
+	}
+	res, err := s.Client().Do(r)
+	require.NoError(t, err)
+	res.Body.Close()
+	return res.StatusCode
+}
+
+// files returns how many temporary files there are.
+func files(t *testing.T) int {
+	entries, err := os.ReadDir(os.TempDir())
+	require.NoError(t, err)
+	return len(entries)
 }

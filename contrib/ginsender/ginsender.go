@@ -54,6 +54,9 @@ func Middleware(mw func(http.Handler) http.Handler) gin.HandlerFunc {
 		p := &passage{c: c}
 		r := c.Request.WithContext(context.WithValue(c.Request.Context(), passageKey{}, p))
 		r.Pattern = c.FullPath()
+		outer := c.Request
+		// net/http removes the temporary files of a form that its own request has.
+		defer func() { outer.MultipartForm = r.MultipartForm }()
 		h.ServeHTTP(c.Writer, r)
 		if !p.through {
 			c.Abort()

@@ -2,13 +2,16 @@ package ginsender_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"log"
 	"maps"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -371,4 +374,49 @@ func TestSendersAreNotMixedUp(t *testing.T) {
 		})
 	}
 	callers.Wait()
+}
+
+// The form belongs to a copy of the request, and net/http removes the temporary
+// files of its own.
+func TestUploadLeavesNoTemporaryFile(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	guard := newGuard(t, senderauth.Config{})
+	engine := gin.New()
+	engine.Use(ginsender.Middleware(guard.Wrap), ginsender.Middleware(guard.Wrap))
+	engine.POST("/", func(c *gin.Context) {
+		if err := c.Request.ParseMultipartForm(1); err != nil || files(t) != 1 {
+			t.Errorf("%v, %d files", err, files(t))
+		}
+	})
+	s := serve(t, engine)
+	require.Equal(t, 200, upload(t, s))
+	s.Close() // which waits for the request to be finished
+	require.Zero(t, files(t))
+}
+
+// upload sends a form with a file and returns the status.
+func upload(t *testing.T, s *httptest.Server) int {
+	t.Helper()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	file, err := form.CreateFormFile("file", "name")
+	require.NoError(t, err)
+	file.Write(make([]byte, 100))
+	require.NoError(t, form.Close())
+	r, err := http.NewRequestWithContext(t.Context(), "POST", s.URL, &body)
+	require.NoError(t, err)
+	for name, value := range map[string]string{"x-sender-id": sender, "x-api-key": key, "Content-Type": form.FormDataContentType()} {
+		r.Header.Set(name, value)
+	}
+	res, err := s.Client().Do(r)
+	require.NoError(t, err)
+	res.Body.Close()
+	return res.StatusCode
+}
+
+// files returns how many temporary files there are.
+func files(t *testing.T) int {
+	entries, err := os.ReadDir(os.TempDir())
+	require.NoError(t, err)
+	return len(entries)
 }
