@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -87,12 +88,44 @@ func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (sendera
 	return senderauth.Sender{ID: owner}, nil
 }
 
-func logged() senderauth.Config {
-	observe := func(ctx context.Context, e senderauth.Event) {
-		slog.InfoContext(ctx, "guard", "outcome", e.Outcome, "sender_id", e.Sender.ID, "key_id", e.Sender.KeyID,
-			"limit", e.Limit, "elapsed", e.Elapsed, "error", e.Err)
+func bearer(limits map[string]senderauth.Limit) senderauth.Config {
+	cfg := senderauth.Config{
+		KeyHeader: "Authorization",
+		KeyScheme: "Bearer",
+		KeyOnly:   true,
+		CheckKey:  func(key string) bool { return strings.HasPrefix(key, "sk_live_") },
+		Limits:    limits,
 	}
-	return senderauth.Config{Observe: observe}
+	return cfg
+}
+
+func charge(guard *senderauth.Guard, w http.ResponseWriter, r *http.Request, recipients int) {
+	balance, problem := guard.Charge(r.Context(), "messages", recipients)
+	if problem != nil {
+		problem.ServeHTTP(w, r) // 429, with Retry-After
+		return
+	}
+	fmt.Fprint(w, balance.Remaining)
+}
+
+func logged() (cfg senderauth.Config) {
+	cfg.Observe = senderauth.LogEvents(slog.Default(), nil)
+	cfg.FailedAttempts = senderauth.Limit{Requests: 10, Per: time.Minute, Burst: 30}
+	return cfg
+}
+
+func TestBearerKeysOfTheReadme(t *testing.T) {
+	keys, err := senderauth.Static(senderauth.Credentials{SenderID: "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11", APIKey: "sk_live_1"})
+	require.NoError(t, err)
+	guard, err := senderauth.New(keys, bearer(map[string]senderauth.Limit{"default": senderauth.PerMinute(1), "messages": senderauth.PerMinute(5)}))
+	require.NoError(t, err)
+	h := guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { charge(guard, w, r, 3) }))
+	for _, want := range []string{"2", `{"status":429,"title":"Too Many Requests","detail":"Rate limit exceeded. Please retry after 60 seconds.","type":"about:blank"}`} {
+		w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil)
+		r.Header.Set("Authorization", "Bearer sk_live_1")
+		h.ServeHTTP(w, r)
+		require.Equal(t, want, w.Body.String())
+	}
 }
 
 func TestHandlersOfTheReadmeFindTheirSender(t *testing.T) {

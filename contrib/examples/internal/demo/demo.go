@@ -104,12 +104,8 @@ func run(name string, routes func(*senderauth.Guard) http.Handler) (err error) {
 			"messages":  senderauth.PerMinute(60),
 		},
 		Limiter:  limiter,
-		CheckKey: keys.store.CheckKey, // UUIDs, as without it, and prefixed keys
 		StripKey: true,
-		Observe: func(ctx context.Context, e senderauth.Event) {
-			keys.uses.Observe(ctx, e)
-			logEvent(ctx, log, e)
-		},
+		Observe:  senderauth.Observers(keys.uses.Observe, senderauth.LogEvents(log, nil)),
 	})
 	if err != nil {
 		return err
