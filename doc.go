@@ -1,8 +1,8 @@
-// Package senderauth is net/http middleware that puts API keys and quotas in
-// front of a multi-tenant API. It answers three questions about each request:
-// who is calling (the headers x-sender-id and x-api-key), may they call this
-// often (a token bucket for each sender), and, where an answer is no, what the
-// client is told (an RFC 9457 problem).
+// Package senderauth is net/http middleware that puts API keys and quotas in front
+// of a multi-tenant API. It answers three questions about each request: who is
+// calling (the headers x-sender-id and x-api-key), may they call this often (a
+// token bucket per sender), and, if either answer is no, what is the client told
+// (an RFC 9457 problem).
 //
 //	keys, err := senderauth.NewCache(store, senderauth.CacheConfig{})
 //	guard, err := senderauth.New(keys, senderauth.Config{
@@ -16,33 +16,33 @@
 //
 // # The order of decisions
 //
-//  1. [Config.RequireTLS], where set: 403 "HTTPS is required".
+//  1. [Config.RequireTLS], if set: 403 "HTTPS is required".
 //  2. x-api-key, then x-sender-id, absent or empty: 401 "Header x-api-key not
 //     found" or "Header x-sender-id not found".
-//  3. x-sender-id in two lines, or no UUID of 36 characters: 401 "Invalid
-//     x-sender-id". Letter case does not matter; the lower-case form is used
-//     from here on.
+//  3. x-sender-id in two lines, or not a UUID of 36 characters: 401 "Invalid
+//     x-sender-id". Letter case does not matter; the lower-case form is used from
+//     here on.
 //  4. x-api-key in two lines, or refused by [Config.CheckKey]: 401 "Invalid API
-//     credentials!". Nothing up to here asks the validator.
-//  5. The [Validator], mostly through a [Cache]: its refusals are 401, its own
+//     credentials!". No step up to here asks the Validator.
+//  5. [Config.FailedAttempts], if set, for credentials that are not cached: 429.
+//  6. The [Validator], usually through a [Cache]: its refusals are 401, its own
 //     [*Problem] is answered as it is, its outage is 503 and its panic is 500.
-//  6. A [Sender] that is not the one in the request is a fault of the
-//     validator: 500.
-//  7. The [Limiter], once, with all limits of the request at once: 429 "Rate
-//     limit exceeded. Please retry after N seconds."
-//  8. The next handler, with the sender in the context.
+//  7. A [Sender] that is not the one in the request is a fault of the Validator:
+//     500.
+//  8. The [Limiter], once, with all limits of the request: 429 "Rate limit exceeded.
+//     Please retry after N seconds."
+//  9. The next handler, with the sender in the context.
 //
 // # The promises
 //
-// A request that fails authentication touches nobody's quota. Over any T
-// seconds a bucket admits at most burst + rate x T requests, however many come
-// at once, and a refused request takes nothing. A revoked key is refused at
-// once where [Cache.Forget] is called, and after [CacheConfig.TTL] at the
-// latest, or [CacheConfig.StaleTTL] later where that is set and the validator
-// fails. A flood of bad keys evicts no good one. No key, nor a part of one, is
-// in an error, an event or a panic of this package, and none is kept in memory
-// past its request and its look-up. The next handler gets the ResponseWriter
-// that the guard got.
+// A request that fails authentication never touches anybody's quota. Over any T
+// seconds a bucket admits at most burst + rate x T requests, however many come at
+// once, and a refused request takes nothing. A revoked key is refused immediately in
+// a process that calls [Cache.Forget], and after [CacheConfig.TTL] at the latest, or
+// [CacheConfig.StaleTTL] later if that is set and the Validator fails. A flood of bad
+// keys never evicts a good one. No key, and no part of one, is in an error, an event
+// or a panic of this package, and none is kept in memory after its request and its
+// lookup. The next handler gets the ResponseWriter that the guard got.
 //
-// There is no list of paths to skip: what needs no key is not wrapped.
+// There is no list of paths to skip: do not wrap what needs no key.
 package senderauth
