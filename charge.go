@@ -167,9 +167,7 @@ func (c *charger) take(ctx context.Context, d *decision) error {
 
 // degrade decides without a limiter.
 func (c *charger) degrade(ctx context.Context, d *decision, err error) {
-	if d.err != nil {
-		err = errors.Join(d.err, err) // beside what a stale cache entry covers
-	}
+	err = joined(d.err, err) // beside what a stale cache entry covers
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		d.refuse(Canceled, err)
@@ -184,15 +182,23 @@ func (c *charger) degrade(ctx context.Context, d *decision, err error) {
 	}
 }
 
-// rehearse takes a charge that is only observed. Its failure is one of the limiter
-// all the same.
+// joined is errors.Join without a wrapper around a single error.
+func joined(err, other error) error {
+	if err == nil {
+		return other
+	}
+	return errors.Join(err, other)
+}
+
+// rehearse takes a charge that is only observed: it never refuses, not even by an
+// outage.
 func (c *charger) rehearse(ctx context.Context, d *decision, charge Charge) {
 	if l, ok := d.sender.Limits[charge.Name]; ok {
 		charge.Limit = l
 	}
 	balances, err := c.limiter.Take(ctx, d.sender.ID, []Charge{charge})
 	if err != nil {
-		c.degrade(ctx, d, err)
+		d.err = joined(d.err, err)
 	} else if len(balances) == 1 && balances[0].Refused && d.dryRun == "" {
 		d.dryRun = charge.Name
 	}

@@ -343,6 +343,7 @@ func TestCharge(t *testing.T) {
 func TestDryRun(t *testing.T) {
 	newDry := func(t *testing.T, limiter senderauth.Limiter) *app {
 		return newApp(t, nil, senderauth.Config{
+			FailClosed: true,
 			Limits: map[string]senderauth.Limit{"default": three, "strict": {Requests: 1, Per: time.Minute}},
 			DryRun: []string{"strict"}, Limiter: limiter,
 		})
@@ -376,7 +377,7 @@ func TestDryRun(t *testing.T) {
 		serve(h, of(1))
 		require.Equal(t, []string{"", "", "strict"}, []string{a.events[0].DryRun, a.events[1].DryRun, a.events[2].DryRun})
 	})
-	t.Run("an outage is one all the same", func(t *testing.T) {
+	t.Run("an outage is observed, and refuses nothing", func(t *testing.T) {
 		a := newDry(t, takes(func(charges []senderauth.Charge) ([]senderauth.Balance, error) {
 			if charges[0].Name == "strict" {
 				return nil, errOutage

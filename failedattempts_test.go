@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -94,6 +95,25 @@ func TestFailedAttempts(t *testing.T) {
 			require.Equal(t, want, serve(h, behind(fmt.Sprintf("203.0.113.%d, 2001:db8::%d", n, n), badKeyOf(n))))
 		}
 		require.Equal(t, badKey, serve(h, behind("2001:db8:0:1::1", badKeyOf(1))))
+	})
+	bubble(t, "a good key gets its turn while an address floods", func(t *testing.T) {
+		back, h := attempt(t, senderauth.Config{})
+		back.slow(20 * time.Millisecond)
+		var flood sync.WaitGroup
+		for n := range 5000 { // in a second
+			flood.Go(func() { serve(h, from(there, badKeyOf(n))) })
+			time.Sleep(200 * time.Microsecond)
+			if n == 2500 {
+				flood.Go(func() {
+					start := time.Now()
+					require.Equal(t, 200, serve(h, from(elsewhere, of(1))).Status)
+					require.Equal(t, 20*time.Millisecond, time.Since(start))
+				})
+			}
+		}
+		flood.Wait()
+		// What was in flight when the limit was reached: 20 ms of the flood.
+		require.LessOrEqual(t, back.called(), 102)
 	})
 	bubble(t, "without a cache", func(t *testing.T) {
 		a := newApp(t, nil, senderauth.Config{FailedAttempts: twice})
