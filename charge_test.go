@@ -344,8 +344,8 @@ func TestDryRun(t *testing.T) {
 	newDry := func(t *testing.T, limiter senderauth.Limiter) *app {
 		return newApp(t, nil, senderauth.Config{
 			FailClosed: true,
-			Limits: map[string]senderauth.Limit{"default": three, "strict": {Requests: 1, Per: time.Minute}},
-			DryRun: []string{"strict"}, Limiter: limiter,
+			Limits:     map[string]senderauth.Limit{"default": three, "strict": {Requests: 1, Per: time.Minute}},
+			DryRun:     []string{"strict"}, Limiter: limiter,
 		})
 	}
 	bubble(t, "observed, not enforced, and not told", func(t *testing.T) {
