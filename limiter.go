@@ -15,9 +15,9 @@ import (
 // The zero Limit is a mistake that [New] reports: what has no limit is said
 // with [Unlimited], what is closed with [Blocked].
 type Limit struct {
-	Requests int           // tokens that flow back every Per: 1 to 999,999,999,999,999
+	Requests int           // tokens that flow back every Per: 1 to 1,000,000,000
 	Per      time.Duration // above 0
-	Burst    int           // tokens that can be saved, as many at most; 0: Requests
+	Burst    int           // tokens that can be saved, up to 1,000,000,000; 0: Requests
 }
 
 // PerSecond is n requests a second, all of which may come at once.
@@ -34,9 +34,9 @@ func Unlimited() Limit { return Limit{Requests: -1, Burst: -1} }
 // with == and refuses without keeping a bucket.
 func Blocked() Limit { return Limit{Requests: -2, Burst: -2} }
 
-// maxQuota is the largest Integer of RFC 9651 section 3.3.1, in which the rate
-// fields are written.
-const maxQuota int64 = 999_999_999_999_999
+// maxTokens is the largest Requests and Burst: up to it the rounding of a
+// [MemoryLimiter] stays below a token in a million requests.
+const maxTokens = 1_000_000_000
 
 // Validate reports every mistake in l at once: the zero Limit, Requests or Burst
 // out of range, a Per that is not above 0. [New] and every [Limiter] accept a
@@ -49,14 +49,14 @@ func (l Limit) Validate() error {
 		return errors.New("the zero Limit: say Unlimited() or Blocked(), or set Requests and Per")
 	}
 	var wrong []string
-	if l.Requests < 1 || int64(l.Requests) > maxQuota {
-		wrong = append(wrong, fmt.Sprintf("Requests is %d, not in 1..%d", l.Requests, maxQuota))
+	if l.Requests < 1 || l.Requests > maxTokens {
+		wrong = append(wrong, fmt.Sprintf("Requests is %d, not in 1..%d", l.Requests, maxTokens))
 	}
 	if l.Per <= 0 {
 		wrong = append(wrong, fmt.Sprintf("Per is %v, not above 0", l.Per))
 	}
-	if l.Burst < 0 || int64(l.Burst) > maxQuota {
-		wrong = append(wrong, fmt.Sprintf("Burst is %d, not in 0..%d", l.Burst, maxQuota))
+	if l.Burst < 0 || l.Burst > maxTokens {
+		wrong = append(wrong, fmt.Sprintf("Burst is %d, not in 0..%d", l.Burst, maxTokens))
 	}
 	if len(wrong) == 0 {
 		return nil

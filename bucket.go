@@ -1,0 +1,110 @@
+package senderauth
+
+import (
+	"math"
+	"time"
+	"unique"
+
+	xrate "golang.org/x/time/rate"
+)
+
+// A namedLimit is what all buckets of a name and a limit have in common.
+type namedLimit struct {
+	name  string
+	limit Limit
+}
+
+// A bucket holds one sender's tokens for one limit. Its rate.Limiter is used
+// under the shard's lock only, with times that never go back: an older time
+// would mint tokens.
+type bucket struct {
+	// A handle instead of the 40 bytes it stands for keeps an account within
+	// two cache lines (BenchmarkTake) and saves 32 B of 250 (BenchmarkHeld).
+	of   unique.Handle[namedLimit]
+	next *bucket
+	xrate.Limiter
+}
+
+// fill makes b a full bucket for c.
+func (b *bucket) fill(c *Charge) {
+	b.of = unique.Make(namedLimit{c.Name, c.Limit})
+	b.Limiter = *xrate.NewLimiter(c.Limit.perSecond(), c.Limit.EffectiveBurst())
+}
+
+// adopt moves b to another limit. Its tokens stay, up to the new burst: a
+// change of plan neither hands out tokens nor takes any.
+func (b *bucket) adopt(c *Charge, now time.Time) {
+	b.of = unique.Make(namedLimit{c.Name, c.Limit})
+	// SetBurstAt leaves tokens above a smaller burst, but every later call
+	// ignores them.
+	b.SetLimitAt(now, c.Limit.perSecond())
+	b.SetBurstAt(now, c.Limit.EffectiveBurst())
+}
+
+func (b *bucket) full(now time.Time) bool {
+	return b.TokensAt(now) >= float64(b.Burst())
+}
+
+// balance returns the balance of c as it is once c is taken, if b has the
+// tokens for it. A nil bucket is a full one.
+func (b *bucket) balance(c *Charge, now time.Time) Balance {
+	switch c.Limit {
+	case Unlimited():
+		return Balance{Remaining: math.MaxInt}
+	case Blocked():
+		if c.Cost == 0 {
+			return Balance{}
+		}
+		return Balance{Refused: true, RetryAfter: -1}
+	}
+	burst := c.Limit.EffectiveBurst()
+	tokens, cost := float64(burst), float64(c.Cost)
+	if b != nil {
+		if b.of.Value().limit != c.Limit {
+			b.adopt(c, now)
+		}
+		tokens = b.TokensAt(now)
+	}
+	var bal Balance
+	switch {
+	case c.Cost > burst:
+		bal.Refused, bal.RetryAfter = true, -1
+	case tokens < cost:
+		bal.Refused, bal.RetryAfter = true, b.wait(c, tokens, now)
+	default:
+		tokens -= cost
+	}
+	bal.Remaining = int(tokens)
+	bal.ResetAfter = c.Limit.refill(float64(burst) - tokens)
+	return bal
+}
+
+// wait returns how long after now b has the tokens for c. It asks b, because
+// the quotient alone can be some nanoseconds too short.
+func (b *bucket) wait(c *Charge, tokens float64, now time.Time) time.Duration {
+	d := c.Limit.refill(float64(c.Cost) - tokens)
+	for step := time.Duration(1); d <= math.MaxInt64-step; step *= 2 {
+		if b.TokensAt(now.Add(d)) >= float64(c.Cost) {
+			return d
+		}
+		d += step
+	}
+	return math.MaxInt64
+}
+
+// perSecond returns the rate of l, which is rounded once if Per is up to 104
+// days.
+func (l Limit) perSecond() xrate.Limit {
+	return xrate.Limit(float64(l.Requests) * float64(time.Second) / float64(l.Per))
+}
+
+// refill returns the time in which l brings tokens, rounded up to nanoseconds
+// unless that would only round up the error of the arithmetic.
+func (l Limit) refill(tokens float64) time.Duration {
+	const rounding = 1. / 8
+	ns := math.Ceil(tokens*float64(l.Per)/float64(l.Requests) - rounding)
+	if ns >= math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return time.Duration(ns)
+}
