@@ -34,8 +34,9 @@ func Unlimited() Limit { return Limit{Requests: -1, Burst: -1} }
 // with == and refuses without keeping a bucket.
 func Blocked() Limit { return Limit{Requests: -2, Burst: -2} }
 
-// maxTokens is the largest Requests and Burst: up to it the rounding of a
-// [MemoryLimiter] stays below a token in a million requests.
+// maxTokens is the largest Requests and Burst. A [MemoryLimiter] counts in
+// float64, and up to maxTokens rounding mints less than a token in a million
+// requests.
 const maxTokens = 1_000_000_000
 
 // Validate reports every mistake in l at once: the zero Limit, Requests or Burst

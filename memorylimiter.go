@@ -24,9 +24,9 @@ type MemoryLimiterConfig struct {
 // rate.Limiters of golang.org/x/time/rate. It owns no goroutine, and all its
 // methods are safe for concurrent use.
 //
-// Tokens are float64. Rounding mints at most Burst x 2^-50 tokens with each
-// request: less than one token in ten trillion requests at a burst of 100, less
-// than one in a million at the largest burst.
+// Tokens are float64, so N requests can mint at most N x Burst x 2^-50 tokens by
+// rounding. With a burst of 100, one token takes more than ten trillion
+// requests; with the largest burst, a million.
 type MemoryLimiter struct {
 	start  time.Time // of its clock, which is monotonic
 	seed   maphash.Seed
@@ -119,8 +119,9 @@ func (m *MemoryLimiter) Len() int {
 	return n
 }
 
-// Reset makes all buckets of a sender full again, for support staff: it hands out
-// a burst.
+// Reset fills all buckets of a sender, which hands out a burst: for support staff
+// who let in a customer locked out by mistake. senderID is the ID as in
+// [Sender.ID].
 func (m *MemoryLimiter) Reset(senderID string) {
 	s := m.shard(senderID)
 	s.mu.Lock()

@@ -3,6 +3,7 @@ package senderauth
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"reflect"
 	"strconv"
 	"testing"
@@ -147,5 +148,47 @@ func TestShardsAndAccountsAreCacheLines(t *testing.T) {
 		require.EqualValues(t, 64, unsafe.Sizeof(limiterShard{}))
 		require.EqualValues(t, 64, unsafe.Sizeof(cacheShard{}))
 		require.LessOrEqual(t, unsafe.Sizeof(account{}), uintptr(128))
+	}
+}
+
+// BenchmarkTake charges 200,000 senders in random order, with a hint as for a
+// cached sender and without, and one sender again and again.
+func BenchmarkTake(b *testing.B) {
+	const senders = 200_000
+	ids := make([]string, senders)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("7a1de7b4-3a0e-4d6e-9c2b-%012x", i+1)
+	}
+	order := make([]int32, 1<<20)
+	for i := range order {
+		order[i] = rand.Int32N(senders)
+	}
+	fast := PerSecond(1_000_000_000)
+	for name, charges := range map[string][]Charge{
+		"one charge":  {{Name: "default", Limit: fast, Cost: 1}},
+		"two charges": {{Name: "default", Limit: fast, Cost: 1}, {Name: "sensitive", Limit: fast, Cost: 1}},
+		"refused":     {{Name: "default", Limit: Limit{Requests: 1, Per: 10_000 * time.Hour, Burst: 1}, Cost: 1}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			m, hints := NewMemoryLimiter(MemoryLimiterConfig{}), make([]accountHint, senders)
+			var buf [2]Balance
+			for i := range ids {
+				m.take(buf[:0], ids[i], charges, &hints[i])
+			}
+			run := func(name string, sender func(i int) int32, hint func(n int32) *accountHint) {
+				b.Run(name, func(b *testing.B) {
+					b.ReportAllocs()
+					for i := 0; b.Loop(); i++ {
+						n := sender(i)
+						m.take(buf[:0], ids[n], charges, hint(n))
+					}
+				})
+			}
+			any := func(i int) int32 { return order[i&(len(order)-1)] }
+			hinted := func(n int32) *accountHint { return &hints[n] }
+			run("hinted", any, hinted)
+			run("looked up", any, func(int32) *accountHint { return nil })
+			run("one sender", func(int) int32 { return 0 }, hinted)
+		})
 	}
 }

@@ -30,8 +30,9 @@ type LimiterConfig struct {
 	Now   func() time.Time
 	Sleep func(time.Duration)
 	// Tolerance is how far the limiter's times may be off: the resolution of
-	// its clock, and its rounding. The time that a call takes is allowed for
-	// anyway. 0: whole nanoseconds, rounded up.
+	// its clock, and its rounding. A limiter whose tokens are float64 needs a
+	// nanosecond. The time that a call takes is allowed for anyway. Zero means
+	// whole nanoseconds, rounded up.
 	Tolerance time.Duration
 	// MayAdmitLess says that the limiter may refuse what the limit allows, as
 	// one does that hands out shares in advance. What is admitted is then held
