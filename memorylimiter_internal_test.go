@@ -184,10 +184,10 @@ func BenchmarkTake(b *testing.B) {
 					}
 				})
 			}
-			any := func(i int) int32 { return order[i&(len(order)-1)] }
+			random := func(i int) int32 { return order[i&(len(order)-1)] }
 			hinted := func(n int32) *accountHint { return &hints[n] }
-			run("hinted", any, hinted)
-			run("looked up", any, func(int32) *accountHint { return nil })
+			run("hinted", random, hinted)
+			run("looked up", random, func(int32) *accountHint { return nil })
 			run("one sender", func(int) int32 { return 0 }, hinted)
 		})
 	}
