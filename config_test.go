@@ -16,7 +16,7 @@ func TestNewReportsEveryMistake(t *testing.T) {
 	_, err := senderauth.New(nobody, senderauth.Config{
 		Limits: map[string]senderauth.Limit{
 			"a": {}, "b": {Requests: -1, Per: -1, Burst: -1}, "c\n": three, "": three,
-			"d": {Requests: math.MaxInt, Per: 1, Burst: math.MaxInt},
+			"d": {Requests: math.MaxInt, Per: 60, Burst: math.MaxInt},
 		},
 		Limiter:        (*senderauth.MemoryLimiter)(nil),
 		SenderHeader:   "x sender",
@@ -32,8 +32,8 @@ func TestNewReportsEveryMistake(t *testing.T) {
 		"senderauth: New: the Validator is nil",
 		`senderauth: Config.Limits: "default" is missing`,
 		`senderauth: Config.Limits["a"]: the zero Limit`,
-		`senderauth: Config.Limits["b"]: Requests is -1, not in 1..999999999999999, Per is -1ns, not above 0, Burst is -1, not in 0..999999999999999`,
-		`senderauth: Config.Limits["d"]: Requests is 9223372036854775807, not in 1..999999999999999, Burst is 9223372036854775807, not in 0..999999999999999`,
+		`senderauth: Config.Limits["b"]: Requests is -1, not in 1..1000000000, Per is -1ns, below a microsecond, Burst is -1, not in 0..1000000000`,
+		`senderauth: Config.Limits["d"]: Requests is 9223372036854775807, not in 1..1000000000, Per is 60ns, below a microsecond, Burst is 9223372036854775807, not in 0..1000000000`,
 		`senderauth: Config.Limits: the name "c\n" is not printable ASCII`,
 		`senderauth: Config.Limits: the name "" is not printable ASCII`,
 		"senderauth: Config.Limiter holds a nil *senderauth.MemoryLimiter",
@@ -43,7 +43,7 @@ func TestNewReportsEveryMistake(t *testing.T) {
 		"senderauth: Config.RateFields: 9 is not one of the constants",
 		`senderauth: Config.KeyScheme: "Bearer " is not the name of an authentication scheme`,
 		`senderauth: Config.DryRun[1]: limit "none" is not in Config.Limits`,
-		"senderauth: Config.FailedAttempts: Per is -1ns, not above 0",
+		"senderauth: Config.FailedAttempts: Per is -1ns, below a microsecond",
 		"senderauth: Config.TrustedProxies[0]: the prefix is not valid",
 		"senderauth: Config.TrustedProxies[1]: ::ffff:10.0.0.0/104 cannot match any peer: write it as IPv4",
 	} {

@@ -15,9 +15,9 @@ import (
 // The zero Limit is a mistake that [New] reports. Use [Unlimited] for no limit and
 // [Blocked] to refuse everything.
 type Limit struct {
-	Requests int           // tokens that flow back every Per: 1 to 999,999,999,999,999
-	Per      time.Duration // above 0
-	Burst    int           // tokens that can be saved: 1 to 999,999,999,999,999; 0 means Requests
+	Requests int           // tokens that flow back every Per: 1 to 1,000,000,000
+	Per      time.Duration // at least a microsecond
+	Burst    int           // tokens that can be saved: up to 1,000,000,000; 0 means Requests
 }
 
 // PerSecond is n requests a second, all of which may come at once.
@@ -34,12 +34,12 @@ func Unlimited() Limit { return Limit{Requests: -1, Burst: -1} }
 // and refuses the charge without keeping a bucket.
 func Blocked() Limit { return Limit{Requests: -2, Burst: -2} }
 
-// maxQuota is the largest Integer of RFC 9651 section 3.3.1, in which the rate
-// fields are written.
-const maxQuota int64 = 999_999_999_999_999
+// maxTokens is the largest Requests and Burst. A [MemoryLimiter] counts in float64,
+// and up to maxTokens rounding mints less than a token in a million requests.
+const maxTokens = 1_000_000_000
 
 // Validate reports every mistake in l at once: the zero Limit, Requests or Burst
-// out of range, a Per that is not above 0. [New] and every [Limiter] accept a
+// out of range, a Per below a microsecond. [New] and every [Limiter] accept a
 // limit only if Validate does.
 func (l Limit) Validate() error {
 	if l == Unlimited() || l == Blocked() {
@@ -49,14 +49,15 @@ func (l Limit) Validate() error {
 		return errors.New("the zero Limit: say Unlimited() or Blocked(), or set Requests and Per")
 	}
 	var wrong []string
-	if l.Requests < 1 || int64(l.Requests) > maxQuota {
-		wrong = append(wrong, fmt.Sprintf("Requests is %d, not in 1..%d", l.Requests, maxQuota))
+	if l.Requests < 1 || l.Requests > maxTokens {
+		wrong = append(wrong, fmt.Sprintf("Requests is %d, not in 1..%d", l.Requests, maxTokens))
 	}
-	if l.Per <= 0 {
-		wrong = append(wrong, fmt.Sprintf("Per is %v, not above 0", l.Per))
+	if l.Per < time.Microsecond {
+		// A plain 60 is 60 nanoseconds, which nobody means.
+		wrong = append(wrong, fmt.Sprintf("Per is %v, below a microsecond", l.Per))
 	}
-	if l.Burst < 0 || int64(l.Burst) > maxQuota {
-		wrong = append(wrong, fmt.Sprintf("Burst is %d, not in 0..%d", l.Burst, maxQuota))
+	if l.Burst < 0 || l.Burst > maxTokens {
+		wrong = append(wrong, fmt.Sprintf("Burst is %d, not in 0..%d", l.Burst, maxTokens))
 	}
 	if len(wrong) == 0 {
 		return nil

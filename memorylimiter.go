@@ -3,8 +3,7 @@ package senderauth
 import (
 	"context"
 	"hash/maphash"
-	"math"
-	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,12 +20,13 @@ type MemoryLimiterConfig struct {
 	Buckets int
 }
 
-// A MemoryLimiter is the [Limiter] of a single process. It owns no goroutine,
-// and all its methods are safe for concurrent use.
+// A MemoryLimiter is the [Limiter] of a single process. Its buckets are
+// rate.Limiters of golang.org/x/time/rate. It owns no goroutine, and all its
+// methods are safe for concurrent use.
 //
-// It counts in whole numbers, so that what it admits is exact: tokens are
-// neither lost nor minted by rounding. Only where Burst x Per is more than 146
-// years it counts in ticks longer than a nanosecond, and rounds Per up to one.
+// Tokens are float64, so N requests can mint at most N x Burst x 2^-50 tokens by
+// rounding. With a burst of 100, one token takes more than ten trillion
+// requests; with the largest burst, a million.
 type MemoryLimiter struct {
 	start  time.Time // of its clock, which is monotonic
 	seed   maphash.Seed
@@ -43,20 +43,21 @@ type calendar struct{ at, offset int64 }
 // charges atomic. A shard is a cache line of 64 bytes.
 type limiterShard struct {
 	mu       sync.Mutex
+	limiter  *MemoryLimiter
+	now      time.Duration // the latest time read
 	accounts map[string]*account
 	order    []*account // the same, for the reclaiming hand
-	hand     int
-	peak     int // len(order) since the map was made
-	limiter  *MemoryLimiter
+	hand     uint32
+	peak     uint32 // len(order) since the map was made
 }
 
-// An account is a sender's buckets. Most senders have one, so that the first
-// is part of it.
+// An account is a sender's buckets, one or more. Most senders have one, so that
+// the first is part of it. An account is two cache lines.
 type account struct {
-	id        string
 	shard     *limiterShard
-	forgotten bool // for those who know the account from before
 	first     bucket
+	id        string
+	forgotten atomic.Bool // for those who know the account from before
 }
 
 // An accountHint remembers where a [MemoryLimiter] keeps a sender's buckets, so
@@ -70,24 +71,16 @@ func (h *accountHint) account(m *MemoryLimiter) *account {
 	if h == nil {
 		return nil
 	}
-	if a := h.at.Load(); a != nil && a.shard.limiter == m {
+	if a := h.at.Load(); a != nil && !a.forgotten.Load() && a.shard.limiter == m {
 		return a
 	}
 	return nil
 }
 
 func (h *accountHint) remember(a *account) {
-	if h != nil && a != nil {
+	if h != nil && a != nil && h.at.Load() != a {
 		h.at.Store(a)
 	}
-}
-
-type bucket struct {
-	next  *bucket
-	name  string
-	limit Limit
-	last  int64  // when level was true: nanoseconds of the limiter's clock
-	level uint64 // parts of tokens; see measure
 }
 
 // NewMemoryLimiter returns an empty limiter: every bucket is full.
@@ -126,6 +119,18 @@ func (m *MemoryLimiter) Len() int {
 	return n
 }
 
+// Reset fills all buckets of a sender, which hands out a burst: for support staff
+// who let in a customer locked out by mistake. senderID is the ID as in
+// [Sender.ID].
+func (m *MemoryLimiter) Reset(senderID string) {
+	s := m.shard(senderID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.accounts[senderID]; a != nil {
+		s.forgetLocked(slices.Index(s.order, a))
+	}
+}
+
 // Take is [Limiter]'s. It does not block and returns an error only for a
 // mistake of the caller.
 func (m *MemoryLimiter) Take(_ context.Context, senderID string, charges []Charge) ([]Balance, error) {
@@ -136,49 +141,58 @@ func (m *MemoryLimiter) Take(_ context.Context, senderID string, charges []Charg
 	return balances, nil
 }
 
-// take appends the balances of valid charges to dst, and returns the time by
-// the limiter's clock. hint may be nil.
+// take appends the balances of valid charges to dst, which is empty, and returns
+// the time by the limiter's clock. hint may be nil.
 func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, hint *accountHint) ([]Balance, int64) {
 	acct := hint.account(m)
 	var s *limiterShard
 	if acct != nil {
 		s = acct.shard
 	} else {
-		s = &m.shards[maphash.String(m.seed, senderID)&uint64(len(m.shards)-1)]
+		s = m.shard(senderID)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// The clock is read under the lock: a time that was taken before waiting
-	// for it can be older than the bucket's, and an older time mints tokens.
-	now := int64(time.Since(m.start))
+	elapsed := s.tickLocked()
+	now := m.start.Add(elapsed)
 
-	if acct == nil || acct.forgotten {
+	if acct == nil || acct.forgotten.Load() {
 		acct = s.accounts[senderID]
-		hint.remember(acct)
 	}
 	refused := false
 	for i := range charges {
 		c := &charges[i]
-		dst = append(dst, acct.bucket(c).look(c, now))
+		dst = append(dst, acct.bucket(c.Name).balance(c, now))
 		refused = refused || dst[i].Refused
-	}
-	if refused {
-		return dst, now
 	}
 	for i := range charges {
 		c := &charges[i]
-		if c.Cost == 0 || c.Limit == Unlimited() {
-			continue
+		switch {
+		case refused && !dst[i].Refused:
+			look := Charge{Name: c.Name, Limit: c.Limit}
+			dst[i] = acct.bucket(c.Name).balance(&look, now)
+		case !refused && c.Cost > 0 && c.Limit != Unlimited():
+			var b *bucket
+			acct, b = s.openLocked(acct, senderID, c)
+			b.AllowN(now, c.Cost)
 		}
-		if acct == nil {
-			acct = s.add(senderID)
-		}
-		dst[i] = acct.open(c, now).take(c, now)
 	}
+	hint.remember(acct)
 	if len(s.order) > m.mark {
-		s.reclaim(now)
+		s.reclaimLocked(now)
 	}
-	return dst, now
+	return dst, int64(elapsed)
+}
+
+func (m *MemoryLimiter) shard(senderID string) *limiterShard {
+	return &m.shards[maphash.String(m.seed, senderID)&uint64(len(m.shards)-1)]
+}
+
+// tickLocked reads the clock. It is read under the lock: a time read before
+// waiting for the lock can be older than the one a bucket has seen.
+func (s *limiterShard) tickLocked() time.Duration {
+	s.now = max(s.now, time.Since(s.limiter.start))
+	return s.now
 }
 
 // unix returns the Unix time, in nanoseconds, at now of the limiter's clock. To
@@ -193,197 +207,90 @@ func (m *MemoryLimiter) unix(now int64) int64 {
 	return now + c.offset
 }
 
-// add makes an account without buckets.
-func (s *limiterShard) add(senderID string) *account {
-	acct := &account{id: senderID, shard: s}
-	s.accounts[senderID] = acct
-	s.order = append(s.order, acct)
-	s.peak = max(s.peak, len(s.order))
-	return acct
-}
-
-// mostMoved bounds what one lock is held for when a shard's map is made anew.
-const mostMoved = 4096
-
-// reclaim looks at four accounts, which is more than a request can add, and
-// forgets those with nothing but full buckets: a full bucket and no bucket are
-// the same.
-func (s *limiterShard) reclaim(now int64) {
-	for range min(4, len(s.order)) {
-		if s.hand >= len(s.order) {
-			s.hand = 0
-		}
-		acct := s.order[s.hand]
-		if !acct.full(now) {
-			s.hand++
-			continue
-		}
-		last := len(s.order) - 1
-		s.order[s.hand], s.order[last] = s.order[last], nil
-		s.order = s.order[:last]
-		delete(s.accounts, acct.id)
-		acct.forgotten = true
-	}
-	// Neither a map nor a slice gives memory back by itself.
-	if n := len(s.order); n < s.peak/4 && n <= mostMoved && s.peak > 64 {
-		accounts := make(map[string]*account, len(s.order))
-		for _, a := range s.order {
-			accounts[a.id] = a
-		}
-		s.accounts = accounts
-		s.order = append(make([]*account, 0, len(s.order)), s.order...)
-		s.peak = len(s.order)
-	}
-}
-
-// bucket returns the bucket of the charge, nil where there is none.
-func (a *account) bucket(c *Charge) *bucket {
+// bucket returns the bucket with that name, nil if there is none.
+func (a *account) bucket(name string) *bucket {
 	if a == nil {
 		return nil
 	}
 	for b := &a.first; b != nil; b = b.next {
-		if b.name == c.Name && b.limit != (Limit{}) {
+		if b.of.Value().name == name {
 			return b
 		}
 	}
 	return nil
 }
 
-// open returns the bucket of the charge, a full one where there is none.
-func (a *account) open(c *Charge, now int64) *bucket {
-	b := a.bucket(c)
-	if b != nil {
-		return b
-	}
-	b = &a.first
-	if b.limit != (Limit{}) {
-		b = &bucket{next: a.first.next}
-		a.first.next = b
-	}
-	b.name, b.limit, b.last = c.Name, c.Limit, now
-	b.level = measure(c.Limit).full
-	return b
-}
-
-func (a *account) full(now int64) bool {
+func (a *account) full(now time.Time) bool {
 	for b := &a.first; b != nil; b = b.next {
-		m := measure(b.limit)
-		if m.refill(b.level, b.last, now) < m.full {
+		if !b.full(now) {
 			return false
 		}
 	}
 	return true
 }
 
-// A scale is the arithmetic of one limit in whole numbers: a token has perToken
-// parts, and each tick brings perTick of them.
-type scale struct {
-	perToken uint64 // Per, in ticks
-	perTick  uint64 // Requests
-	full     uint64 // burst x perToken, at most 2^62
-	tick     int64  // nanoseconds: 1, or more where the burst is very large
+// openLocked returns the bucket of the charge and its account. It makes those
+// that are not there.
+func (s *limiterShard) openLocked(a *account, senderID string, c *Charge) (*account, *bucket) {
+	b := a.bucket(c.Name)
+	switch {
+	case b != nil:
+		return a, b
+	case a != nil:
+		b = &bucket{next: a.first.next}
+		a.first.next = b
+	default:
+		a = &account{id: senderID, shard: s}
+		b = &a.first
+		s.accounts[senderID] = a
+		s.order = append(s.order, a)
+		s.peak = max(s.peak, uint32(len(s.order)))
+	}
+	b.fill(c)
+	return a, b
 }
 
-// measure returns the scale of a limit that is neither Unlimited nor Blocked.
-// A coarser tick rounds Per up: never more than the limit is admitted.
-func measure(l Limit) scale {
-	perToken, tick := uint64(l.Per), int64(1)
-	for {
-		hi, full := bits.Mul64(uint64(l.EffectiveBurst()), perToken)
-		if hi == 0 && full <= 1<<62 {
-			return scale{perToken: perToken, perTick: uint64(l.Requests), full: full, tick: tick}
+// forgetLocked drops the i-th account.
+func (s *limiterShard) forgetLocked(i int) {
+	a, last := s.order[i], len(s.order)-1
+	s.order[i], s.order[last] = s.order[last], nil
+	s.order = s.order[:last]
+	delete(s.accounts, a.id)
+	a.forgotten.Store(true)
+}
+
+// mostMoved bounds how many accounts are moved under one lock when a shard's
+// map is made anew.
+const mostMoved = 4096
+
+// reclaimLocked looks at four accounts, which is more than a request can add,
+// and forgets those with nothing but full buckets: a full bucket and no bucket
+// are the same.
+func (s *limiterShard) reclaimLocked(now time.Time) {
+	for range min(4, len(s.order)) {
+		if int(s.hand) >= len(s.order) {
+			s.hand = 0
 		}
-		perToken, tick = (perToken+9)/10, tick*10
-	}
-}
-
-// refill returns the level at now of a bucket that had level at last.
-func (s *scale) refill(level uint64, last, now int64) uint64 {
-	if now <= last {
-		return level
-	}
-	hi, gain := bits.Mul64(uint64((now-last)/s.tick), s.perTick)
-	if hi != 0 || gain >= s.full-level {
-		return s.full
-	}
-	return level + gain
-}
-
-// wait returns how long until a bucket that had level at last has want.
-func (s *scale) wait(level, want uint64, last, now int64) time.Duration {
-	if level >= want {
-		return 0
-	}
-	ticks := (want - level + s.perTick - 1) / s.perTick
-	hi, ns := bits.Mul64(ticks, uint64(s.tick))
-	if hi != 0 || ns > math.MaxInt64 {
-		return math.MaxInt64
-	}
-	// Part of the running tick has passed already.
-	return time.Duration(ns) - time.Duration((now-last)%s.tick)
-}
-
-// look returns the balance of the charge without taking anything. A nil bucket
-// is a full one.
-func (b *bucket) look(c *Charge, now int64) Balance {
-	switch c.Limit {
-	case Unlimited():
-		return Balance{Remaining: math.MaxInt}
-	case Blocked():
-		if c.Cost == 0 {
-			return Balance{}
-		}
-		return Balance{Refused: true, RetryAfter: -1}
-	}
-	s := measure(c.Limit)
-	level, last := s.full, now
-	if b != nil {
-		b.adopt(c.Limit, now)
-		level, last = s.refill(b.level, b.last, now), b.last
-	}
-	bal := Balance{Remaining: int(level / s.perToken), ResetAfter: s.wait(level, s.full, last, now)}
-	if c.Cost > bal.Remaining {
-		bal.Refused = true
-		bal.RetryAfter = -1
-		if c.Cost <= c.Limit.EffectiveBurst() {
-			bal.RetryAfter = s.wait(level, uint64(c.Cost)*s.perToken, last, now)
+		if s.order[s.hand].full(now) {
+			s.forgetLocked(int(s.hand))
+		} else {
+			s.hand++
 		}
 	}
-	return bal
+	s.shrinkLocked()
 }
 
-// take takes the tokens that look has found.
-func (b *bucket) take(c *Charge, now int64) Balance {
-	s := measure(c.Limit)
-	level := s.refill(b.level, b.last, now)
-	rest := (now - b.last) % s.tick // of the running tick is not lost
-	if lacks := s.full - level; rest > 0 && lacks < s.perTick {
-		// Nor does it fill the bucket beyond its brim.
-		hi, lo := bits.Mul64(lacks, uint64(s.tick))
-		most, _ := bits.Div64(hi, lo, s.perTick)
-		rest = min(rest, int64(most))
-	}
-	b.last = max(b.last, now-rest)
-	b.level = level - uint64(c.Cost)*s.perToken
-	return Balance{
-		Remaining:  int(b.level / s.perToken),
-		ResetAfter: s.wait(b.level, s.full, b.last, now),
-	}
-}
-
-// adopt moves the bucket to another limit. Its tokens stay, up to the new
-// burst: a change of plan neither hands out a burst nor takes one.
-func (b *bucket) adopt(l Limit, now int64) {
-	if b.limit == l {
+// shrinkLocked gives memory back, which neither a map nor a slice does by
+// itself.
+func (s *limiterShard) shrinkLocked() {
+	if n := len(s.order); n >= int(s.peak)/4 || n > mostMoved || s.peak <= 64 {
 		return
 	}
-	from, to := measure(b.limit), measure(l)
-	level := from.refill(b.level, b.last, now)
-	tokens, part := level/from.perToken, level%from.perToken
-	hi, lo := bits.Mul64(part, to.perToken)
-	part, _ = bits.Div64(hi, lo, from.perToken)
-	if tokens >= uint64(l.EffectiveBurst()) {
-		tokens, part = uint64(l.EffectiveBurst()), 0
+	accounts := make(map[string]*account, len(s.order))
+	for _, a := range s.order {
+		accounts[a.id] = a
 	}
-	b.limit, b.last, b.level = l, now, tokens*to.perToken+part
+	s.accounts = accounts
+	s.order = append(make([]*account, 0, len(s.order)), s.order...)
+	s.peak = uint32(len(s.order))
 }

@@ -1,7 +1,9 @@
 package senderauth
 
 import (
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"reflect"
 	"strconv"
 	"testing"
@@ -11,61 +13,29 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// admittedAt asks at each of times for one token as often as most says. A
-// bucket is given its time, so that it can be given one that no clock of this
-// process would read.
-func admittedAt(limit Limit, most int, times ...time.Duration) (admitted int) {
-	c := &Charge{Name: "default", Limit: limit, Cost: 1}
-	b := (&account{}).open(c, int64(times[0]))
-	for _, now := range times {
-		for i := 0; i < most && !b.look(c, int64(now)).Refused; i++ {
-			b.take(c, int64(now))
-			admitted++
-		}
-	}
-	return admitted
+// takeOne charges one token of the bucket "default".
+func takeOne(m *MemoryLimiter, senderID string, l Limit) Balance {
+	balances, _ := m.take(nil, senderID, []Charge{{Name: "default", Limit: l, Cost: 1}}, nil)
+	return balances[0]
 }
 
-func TestPitfall01OlderTimeMintsNothing(t *testing.T) {
-	limit := Limit{Requests: 1, Per: time.Second, Burst: 10}
-	var times []time.Duration
+// A bucket that was given a time and then an older one would mint tokens.
+func TestClockThatStepsBackNeitherFillsNorBlocks(t *testing.T) {
+	m := NewMemoryLimiter(MemoryLimiterConfig{})
+	l := Limit{Requests: 1, Per: time.Second, Burst: 10}
+	s := m.shard("a")
+	for range 10 {
+		require.False(t, takeOne(m, "a", l).Refused)
+	}
+	s.now = time.Hour // read once; the clock is an hour less from here on
+	for range 10 {
+		require.False(t, takeOne(m, "a", l).Refused)
+	}
 	for range 1000 {
-		times = append(times, 5*time.Second, 0)
+		require.Equal(t, Balance{Refused: true, RetryAfter: time.Second, ResetAfter: 10 * time.Second}, takeOne(m, "a", l))
 	}
-	for _, most := range []int{1, 2, 3, 10} {
-		require.LessOrEqual(t, admittedAt(limit, most, times...), 15)
-	}
-	// Beginning with the older one, where all fifteen are legal.
-	require.Equal(t, 15, admittedAt(limit, 10, append([]time.Duration{0}, times...)...))
-}
-
-func TestPitfall04ClockThatStepsBackNeitherFillsNorBlocks(t *testing.T) {
-	limit := Limit{Requests: 1, Per: time.Second, Burst: 10}
-	const hour = time.Hour
-	require.Equal(t, 10, admittedAt(limit, 10, hour, 0, 1, hour-1, hour))
-	require.Equal(t, 12, admittedAt(limit, 10, hour, 0, hour+2*time.Second))
-
-	c := &Charge{Name: "default", Limit: limit, Cost: 1}
-	acct := &account{}
-	b := acct.open(c, int64(hour))
-	b.take(c, int64(hour))
-	require.False(t, acct.full(0), "an hour back the bucket is not taken for full, which would have it forgotten")
-	require.Equal(t, Balance{Remaining: 9, ResetAfter: time.Second}, b.look(&Charge{Name: "default", Limit: limit}, 0))
-}
-
-// A bucket is forgotten when it is full and not a moment earlier: a time that is
-// rounded down would hand back what is missing.
-func TestPitfall06BucketLivesUntilItIsFull(t *testing.T) {
-	for _, limit := range []Limit{
-		PerSecond(3), PerMinute(7), {Requests: 3, Per: 7, Burst: 2}, {Requests: 7919, Per: 104729 * time.Hour, Burst: 1299},
-		{Requests: 3600, Per: time.Hour, Burst: 100_000_000}, {Requests: 1, Per: math.MaxInt64 / 2, Burst: 1},
-	} {
-		c := &Charge{Name: "default", Limit: limit, Cost: 1}
-		acct := &account{}
-		full := acct.open(c, 0).take(c, 0).ResetAfter
-		require.False(t, acct.full(int64(full)-1), "%+v", limit)
-		require.True(t, acct.full(int64(full)), "%+v", limit)
-	}
+	s.now += 2 * time.Second
+	require.Equal(t, Balance{Remaining: 1, ResetAfter: 9 * time.Second}, takeOne(m, "a", l))
 }
 
 func TestMemoryLimiterReclaimsFromAMillionOn(t *testing.T) {
@@ -78,24 +48,83 @@ func TestMemoryLimiterReclaimsFromAMillionOn(t *testing.T) {
 func TestTableGivesMemoryBack(t *testing.T) {
 	m := NewMemoryLimiter(MemoryLimiterConfig{Buckets: 1})
 	s := &m.shards[0]
-	one := &Charge{Name: "default", Limit: PerSecond(1), Cost: 1}
 	for i := range 5 * mostMoved {
-		s.add(strconv.Itoa(i)).open(one, 0).take(one, 0)
+		_, b := s.openLocked(nil, strconv.Itoa(i), &Charge{Name: "default", Limit: PerSecond(1)})
+		b.AllowN(m.start, 1)
 	}
 	table := func() uintptr { return reflect.ValueOf(s.accounts).Pointer() }
 	before := table()
+	full := m.start.Add(time.Second)
 	for len(s.order) > mostMoved {
 		if table() != before {
 			t.Fatalf("%d were moved", len(s.order))
 		}
-		s.reclaim(int64(time.Second))
+		s.reclaimLocked(full)
 	}
 	require.NotEqual(t, before, table())
 	for len(s.order) > 0 {
-		s.reclaim(int64(time.Second))
+		s.reclaimLocked(full)
 	}
 	require.Empty(t, s.accounts)
 	require.Less(t, cap(s.order), 100)
+}
+
+func TestHintOfAForgottenSenderFindsTheNewBuckets(t *testing.T) {
+	m, other := NewMemoryLimiter(MemoryLimiterConfig{}), NewMemoryLimiter(MemoryLimiterConfig{})
+	charges := []Charge{{Name: "default", Limit: Limit{Requests: 1, Per: time.Hour, Burst: 3}, Cost: 1}}
+	var hint accountHint
+	remaining := func(m *MemoryLimiter, hint *accountHint) int {
+		balances, _ := m.take(nil, "a", charges, hint)
+		return balances[0].Remaining
+	}
+	require.Equal(t, 2, remaining(m, &hint))
+	require.NotNil(t, hint.account(m), "the request that made the account")
+	require.Equal(t, 1, remaining(m, &hint))
+	m.Reset("a")
+	require.Nil(t, hint.account(m))
+	require.Equal(t, 2, remaining(m, nil))
+	require.Equal(t, 1, remaining(m, &hint))
+	require.Nil(t, hint.account(other))
+	require.Equal(t, 2, remaining(other, &hint))
+	require.Equal(t, 0, remaining(m, &hint))
+}
+
+func TestTakeDoesNotAllocate(t *testing.T) {
+	m := NewMemoryLimiter(MemoryLimiterConfig{})
+	drained := Limit{Requests: 1, Per: time.Hour, Burst: 1}
+	var hint accountHint
+	var buf [2]Balance
+	for name, charges := range map[string][]Charge{
+		"one charge":  {{Name: "default", Limit: PerSecond(1_000_000), Cost: 1}},
+		"two charges": {{Name: "default", Limit: PerSecond(1_000_000), Cost: 1}, {Name: "messages", Limit: PerSecond(1_000_000), Cost: 1}},
+		"refused":     {{Name: "default", Limit: PerSecond(1_000_000), Cost: 1}, {Name: "drained", Limit: drained, Cost: 1}},
+	} {
+		require.Zero(t, testing.AllocsPerRun(1000, func() { m.take(buf[:0], "a", charges, &hint) }), name)
+		require.Zero(t, testing.AllocsPerRun(1000, func() { m.take(buf[:0], "a", charges, nil) }), name)
+	}
+	plans := [2]Limit{PerSecond(1000), PerSecond(2000)}
+	charge := []Charge{{Name: "default", Cost: 1}}
+	require.Zero(t, testing.AllocsPerRun(1000, func() {
+		charge[0].Limit = plans[0]
+		plans[0], plans[1] = plans[1], plans[0]
+		m.take(buf[:0], "a", charge, &hint)
+	}), "plans in turn")
+}
+
+// An account and, now and then, its place in the map and in the order.
+func TestNewSenderIsOneAllocation(t *testing.T) {
+	m := NewMemoryLimiter(MemoryLimiterConfig{})
+	charges := []Charge{{Name: "default", Limit: PerMinute(60), Cost: 1}}
+	ids := make([]string, 20_000)
+	for i := range ids {
+		ids[i] = fmt.Sprint(i)
+	}
+	var buf [1]Balance
+	next := 0
+	require.EqualValues(t, 1, testing.AllocsPerRun(len(ids)-1, func() {
+		m.take(buf[:0], ids[next], charges, nil)
+		next++
+	}))
 }
 
 func TestMemoryLimiterNoticesAClockThatIsSet(t *testing.T) {
@@ -112,10 +141,54 @@ func TestCeilDivCarries(t *testing.T) {
 	require.Equal(t, [2]uint64{1, 0}, [2]uint64{hi, lo})
 }
 
-// Two locks in one cache line would slow down those who do not share a lock.
-func TestShardsAreCacheLines(t *testing.T) {
+// Two locks in one cache line would slow down those who do not share a lock,
+// and a longer account would be a third line for every request.
+func TestShardsAndAccountsAreCacheLines(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) == 8 {
 		require.EqualValues(t, 64, unsafe.Sizeof(limiterShard{}))
 		require.EqualValues(t, 64, unsafe.Sizeof(cacheShard{}))
+		require.LessOrEqual(t, unsafe.Sizeof(account{}), uintptr(128))
+	}
+}
+
+// BenchmarkTake charges 200,000 senders in random order, with a hint as for a
+// cached sender and without, and one sender again and again.
+func BenchmarkTake(b *testing.B) {
+	const senders = 200_000
+	ids := make([]string, senders)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("7a1de7b4-3a0e-4d6e-9c2b-%012x", i+1)
+	}
+	order := make([]int32, 1<<20)
+	for i := range order {
+		order[i] = rand.Int32N(senders)
+	}
+	fast := PerSecond(1_000_000_000)
+	for name, charges := range map[string][]Charge{
+		"one charge":  {{Name: "default", Limit: fast, Cost: 1}},
+		"two charges": {{Name: "default", Limit: fast, Cost: 1}, {Name: "sensitive", Limit: fast, Cost: 1}},
+		"refused":     {{Name: "default", Limit: Limit{Requests: 1, Per: 10_000 * time.Hour, Burst: 1}, Cost: 1}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			m, hints := NewMemoryLimiter(MemoryLimiterConfig{}), make([]accountHint, senders)
+			var buf [2]Balance
+			for i := range ids {
+				m.take(buf[:0], ids[i], charges, &hints[i])
+			}
+			run := func(name string, sender func(i int) int32, hint func(n int32) *accountHint) {
+				b.Run(name, func(b *testing.B) {
+					b.ReportAllocs()
+					for i := 0; b.Loop(); i++ {
+						n := sender(i)
+						m.take(buf[:0], ids[n], charges, hint(n))
+					}
+				})
+			}
+			random := func(i int) int32 { return order[i&(len(order)-1)] }
+			hinted := func(n int32) *accountHint { return &hints[n] }
+			run("hinted", random, hinted)
+			run("looked up", random, func(int32) *accountHint { return nil })
+			run("one sender", func(int) int32 { return 0 }, hinted)
+		})
 	}
 }

@@ -147,14 +147,17 @@ func (l Limit) appendPolicy(b []byte, quoted string) []byte {
 	return b
 }
 
+// maxInteger is the largest Integer of RFC 9651 section 3.3.1.
+const maxInteger = 999_999_999_999_999
+
 // window returns the whole seconds that fill an empty bucket, rounded up: a window
 // that is short by a fraction would promise more than the bucket admits.
 func (l Limit) window() int64 {
 	hi, lo := bits.Mul64(uint64(l.EffectiveBurst()), uint64(l.Per))
 	hi, lo = ceilDiv(hi, lo, uint64(l.Requests))
 	hi, lo = ceilDiv(hi, lo, uint64(time.Second))
-	if hi > 0 || lo > uint64(maxQuota) {
-		return maxQuota
+	if hi > 0 || lo > maxInteger {
+		return maxInteger
 	}
 	return int64(lo)
 }

@@ -35,7 +35,7 @@ func TestRateFieldsChoice(t *testing.T) {
 // The values of one bucket, at any rate: q is the burst, w what fills it, r
 // the whole tokens, t the time to the next.
 func TestRateFieldsValues(t *testing.T) {
-	const most = 999_999_999_999_999
+	const most = 1_000_000_000
 	never := int64(math.MaxInt64)
 	for _, c := range []struct {
 		name  string
@@ -52,11 +52,11 @@ func TestRateFieldsValues(t *testing.T) {
 		{"a third of a second", senderauth.Limit{Requests: 3, Per: time.Second, Burst: 7}, 0, 0, []string{`r=6;t=1`, `q=7;w=3`, "7", "6", "1"}},
 		{"a nanosecond less than one a second", senderauth.Limit{Requests: 3, Per: 3*time.Second - 1}, 1, 0, []string{`r=1;t=1`, `q=3;w=3`, "3", "1", "2"}},
 		{"five a day", senderauth.Limit{Requests: 5, Per: 24 * time.Hour}, 0, time.Hour, []string{`r=4;t=17280`, `q=5;w=86400`, "5", "4", "17280"}},
-		{"the most that can be saved", senderauth.Limit{Requests: most, Per: time.Hour}, 0, 0, []string{`r=999999999999998;t=1`, `q=999999999999999;w=3600`, "999999999999999", "999999999999998", "1"}},
+		{"the most that can be saved", senderauth.Limit{Requests: most, Per: time.Hour}, 0, 0, []string{`r=999999999;t=1`, `q=1000000000;w=3600`, "1000000000", "999999999", "1"}},
 		{"longer than a Duration holds", senderauth.Limit{Requests: 1, Per: time.Hour, Burst: most}, 10_000_000, 0,
-			[]string{`r=999999989999998;t=3600`, `q=999999999999999;w=999999999999999`, "999999999999999", "999999989999998", "9223372037"}},
+			[]string{`r=989999999;t=3600`, `q=1000000000;w=3600000000000`, "1000000000", "989999999", "9223372037"}},
 		{"just longer than a Duration holds", senderauth.Limit{Requests: 1, Per: time.Hour, Burst: most}, 3_000_000, 0,
-			[]string{`r=999999996999998;t=3600`, `q=999999999999999;w=999999999999999`, "999999999999999", "999999996999998", "9223372037"}},
+			[]string{`r=996999999;t=3600`, `q=1000000000;w=3600000000000`, "1000000000", "996999999", "9223372037"}},
 		{"once in 292 years", senderauth.Limit{Requests: 1, Per: time.Duration(never)}, 0, 0, []string{`r=0;t=9223372037`, `q=1;w=9223372037`, "1", "0", "9223372037"}},
 	} {
 		bubble(t, c.name, func(t *testing.T) {
@@ -79,7 +79,7 @@ func TestRateFieldsValues(t *testing.T) {
 // Another limiter's times need not be exact to the nanosecond, nor agree: whoever
 // must wait for a token is told of a time, and none is longer than a token takes.
 func TestRateFieldsOfRoundedTimes(t *testing.T) {
-	slow := senderauth.Limit{Requests: 1, Per: math.MaxInt64, Burst: 999_999_999_999_999}
+	slow := senderauth.Limit{Requests: 1, Per: math.MaxInt64, Burst: 1_000_000_000}
 	for _, c := range []struct {
 		limit   senderauth.Limit
 		balance senderauth.Balance

@@ -69,6 +69,8 @@ func TestMemoryLimiterIsALimiter(t *testing.T) {
 			senderauthtest.TestLimiter(t, senderauthtest.LimiterConfig{
 				New: func(*testing.T) senderauth.Limiter { return senderauth.NewMemoryLimiter(cfg) },
 				Run: synctest.Test,
+				// Its tokens are float64.
+				Tolerance: time.Nanosecond,
 			})
 		})
 	}

@@ -125,11 +125,14 @@ func (m *model) at(sender string, c senderauth.Charge, before, after time.Time) 
 }
 
 // between says what is wrong with d, which is the time that from..to tokens
-// take, rounded up to nanoseconds and within the tolerance.
+// take, rounded up to nanoseconds and within the tolerance. No limiter has to
+// be more exact than 2^-50 of the time that fills the bucket from empty, which
+// is a nanosecond in 13 days: its tokens may be float64.
 func (m *model) between(d time.Duration, l senderauth.Limit, from, to *big.Rat) string {
-	shortest, longest := duration(l, from)-m.tolerance, duration(l, to)
-	if longest <= math.MaxInt64-m.tolerance {
-		longest += m.tolerance
+	tolerance := m.tolerance + duration(l, big.NewRat(int64(burst(l)), 1<<50)) - 1
+	shortest, longest := duration(l, from)-tolerance, duration(l, to)
+	if longest <= math.MaxInt64-tolerance {
+		longest += tolerance
 	}
 	if d >= shortest && d <= longest {
 		return ""

@@ -100,8 +100,8 @@ var wrongLimiters = map[string]func(*testing.T) senderauth.Limiter{
 		}
 	}),
 	"waiting for RetryAfter is enough": balances(func(_ senderauth.Charge, b *senderauth.Balance) {
-		if b.RetryAfter > 1 {
-			b.RetryAfter--
+		if b.RetryAfter > 10 {
+			b.RetryAfter -= 10
 		}
 	}),
 	"a change of the limit keeps the tokens": limitInKey,
@@ -303,7 +303,10 @@ var lacks = []senderauthtest.State{
 func TestRightOnesPass(t *testing.T) {
 	// On the real clock; the tests of senderauth run it on synctest's.
 	t.Run("limiter", func(t *testing.T) {
-		senderauthtest.TestLimiter(t, senderauthtest.LimiterConfig{New: func(*testing.T) senderauth.Limiter { return memory() }})
+		senderauthtest.TestLimiter(t, senderauthtest.LimiterConfig{
+			New:       func(*testing.T) senderauth.Limiter { return memory() },
+			Tolerance: time.Nanosecond,
+		})
 	})
 	t.Run("limiter that refuses more", func(t *testing.T) {
 		senderauthtest.TestLimiter(t, senderauthtest.LimiterConfig{
@@ -317,6 +320,7 @@ func TestRightOnesPass(t *testing.T) {
 				return bs, err
 			}),
 			Run:          synctest.Test,
+			Tolerance:    time.Nanosecond,
 			MayAdmitLess: true,
 		})
 	})
@@ -333,7 +337,7 @@ func TestWrongOnesFail(t *testing.T) {
 	if isChild {
 		switch kind {
 		case "limiter":
-			senderauthtest.TestLimiter(t, senderauthtest.LimiterConfig{New: wrongLimiters[fault], Run: synctest.Test})
+			senderauthtest.TestLimiter(t, senderauthtest.LimiterConfig{New: wrongLimiters[fault], Run: synctest.Test, Tolerance: time.Nanosecond})
 		case "validator":
 			senderauthtest.TestValidator(t, senderauthtest.ValidatorConfig{Validator: wrongValidators[fault], Keys: pairs(), Lacks: lacks})
 		case "config":

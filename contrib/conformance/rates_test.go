@@ -19,6 +19,9 @@ import (
 // maxInteger is the largest Integer of RFC 9651 section 3.3.1.
 const maxInteger = 999_999_999_999_999
 
+// maxTokens is the largest Requests and Burst of a Limit.
+const maxTokens = 1_000_000_000
+
 // A recorder is a Limiter that remembers the last call.
 type recorder struct {
 	*senderauth.MemoryLimiter
@@ -38,8 +41,8 @@ func FuzzRateFields(f *testing.F) {
 	const day = int64(24 * time.Hour)
 	f.Add("messages", "sensitive", 200, int64(time.Minute), 50, 10, int64(time.Minute), uint8(0), uint8(1))
 	f.Add(`a "quoted" name`, `back\slash\`, 5, day, 0, 1, day, uint8(1), uint8(6))
-	f.Add(` ;r=9, "x"`, `"`, 1, int64(1), 1, maxInteger, int64(1), uint8(2), uint8(3))
-	f.Add("~", " ", maxInteger, int64(time.Second), maxInteger, 3, int64(7*time.Second), uint8(0), uint8(5))
+	f.Add(` ;r=9, "x"`, `"`, 1, int64(1), 1, maxTokens, int64(1), uint8(2), uint8(3))
+	f.Add("~", " ", maxTokens, int64(time.Second), maxTokens, 3, int64(7*time.Second), uint8(0), uint8(5))
 	f.Add("blocked", "\x7f", 1, int64(time.Second), 1, 1, int64(1), uint8(3), uint8(1))
 	f.Add("same", "same", 1, int64(time.Second), 1, 1, int64(1), uint8(1), uint8(1))
 	f.Add("é", "", -1, int64(-1), -1, 0, int64(0), uint8(4), uint8(0))
@@ -70,7 +73,7 @@ func FuzzRateFields(f *testing.F) {
 		})
 
 		guard, err := senderauth.New(validator, senderauth.Config{Limits: limits, Limiter: limiter})
-		if !printable(a) || !printable(b) || requests < 1 || per < 1 || burst < 0 || requests > maxInteger || burst > maxInteger {
+		if !printable(a) || !printable(b) || requests < 1 || per < 1 || burst < 0 || requests > maxTokens || burst > maxTokens {
 			require.Error(t, err)
 			return
 		}

@@ -189,12 +189,12 @@ func TestLimitChanges(t *testing.T) {
 		require.Equal(t, 6, remaining(hourly(100), 0), "a larger burst is not handed out")
 		require.Equal(t, 4, remaining(hourly(4), 0), "a smaller one is enforced")
 		require.Equal(t, 4, remaining(hourly(10), 0))
-		odd := senderauth.Limit{Requests: 999_999_999_999_989, Per: 7*24*time.Hour + 1, Burst: 999_999_999_999_999}
+		odd := senderauth.Limit{Requests: 999_999_989, Per: time.Second + 1, Burst: 1_000_000_000}
 		require.GreaterOrEqual(t, remaining(odd, 0), 4)
 		require.Equal(t, 10, remaining(hourly(10), 0))
 
 		// A tick of the one limit is not counted by the rate of the other.
-		slow := senderauth.Limit{Requests: 1, Per: math.MaxInt64, Burst: 999_999_999_999_999}
+		slow := senderauth.Limit{Requests: 1, Per: math.MaxInt64, Burst: 1_000_000_000}
 		take(t, l, "b", charge("x", slow, slow.Burst))
 		<-time.After(20 * time.Millisecond)
 		fast := senderauth.Limit{Requests: 1, Per: 10 * time.Millisecond, Burst: 1000}
@@ -210,11 +210,11 @@ func TestExtremeLimits(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		l := open(t, shared(t), redislimit.Config{Lease: lease, Timeout: time.Second})
 		for i, limit := range []senderauth.Limit{
-			{Requests: 1, Per: 1},
+			{Requests: 1, Per: time.Microsecond},
 			{Requests: 1, Per: math.MaxInt64},
-			{Requests: 999_999_999_999_999, Per: 1},
-			{Requests: 1, Per: math.MaxInt64, Burst: 999_999_999_999_999},
-			{Requests: 3, Per: 7 * time.Hour, Burst: 999_999_999_999_999},
+			{Requests: 1_000_000_000, Per: time.Microsecond},
+			{Requests: 1, Per: math.MaxInt64, Burst: 1_000_000_000},
+			{Requests: 3, Per: 7 * time.Hour, Burst: 1_000_000_000},
 		} {
 			name := fmt.Sprint(i)
 			burst := max(limit.Burst, limit.Requests)

@@ -15,8 +15,8 @@ import (
 func FuzzMeasure(f *testing.F) {
 	for _, l := range []senderauth.Limit{
 		senderauth.PerSecond(10), senderauth.PerMinute(200), {Requests: 5, Per: 24 * time.Hour, Burst: 5},
-		{Requests: 1, Per: 1}, {Requests: 999_999_999_999_999, Per: 7*24*time.Hour + 1},
-		{Requests: 1, Per: math.MaxInt64, Burst: 999_999_999_999_999},
+		{Requests: 1, Per: 1}, {Requests: 1_000_000_000, Per: 7*24*time.Hour + 1},
+		{Requests: 1, Per: math.MaxInt64, Burst: 1_000_000_000},
 	} {
 		f.Add(l.Requests, int64(l.Per), l.Burst)
 	}

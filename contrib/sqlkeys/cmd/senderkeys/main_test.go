@@ -203,7 +203,7 @@ func TestWrongUse(t *testing.T) {
 		}{
 			{"bogus", 2, `unknown command "bogus" for "senderkeys"`},
 			{"key bogus", 2, `unknown command "bogus" for "senderkeys key"`},
-			{"sender limit " + sender + " -limit default=0/1m", 2, `limit "0/1m": invalid: senderauth: charge "limit": Limit: Requests is 0, not in 1..999999999999999`},
+			{"sender limit " + sender + " -limit default=0/1m", 2, `limit "0/1m": invalid: Requests is 0, not in 1..1000000000`},
 			{"sender bogus", 2, `unknown command "bogus" for "senderkeys sender"`},
 			{"key list -bogus", 2, `unknown flag: --bogus`},
 			{"key issue", 2, `required flag(s) "sender" not set`},
