@@ -5,7 +5,7 @@ import (
 	"time"
 	"unique"
 
-	xrate "golang.org/x/time/rate"
+	"golang.org/x/time/rate"
 )
 
 // A bucketKind is what all buckets of one name and limit have in common.
@@ -23,13 +23,13 @@ type bucket struct {
 	// misses in a request (BenchmarkTake/one_charge/hinted).
 	of   unique.Handle[bucketKind]
 	next *bucket
-	xrate.Limiter
+	rate.Limiter
 }
 
 // fill makes b a full bucket for c.
 func (b *bucket) fill(c *Charge) {
 	b.of = unique.Make(bucketKind{c.Name, c.Limit})
-	b.Limiter = *xrate.NewLimiter(c.Limit.perSecond(), c.Limit.EffectiveBurst())
+	b.Limiter = *rate.NewLimiter(c.Limit.perSecond(), c.Limit.EffectiveBurst())
 }
 
 // adopt moves b to another limit. Its tokens stay, up to the new burst: a
@@ -96,8 +96,8 @@ func (b *bucket) wait(c *Charge, tokens float64, now time.Time) time.Duration {
 }
 
 // perSecond returns the rate of l. The product is exact up to maxTokens.
-func (l Limit) perSecond() xrate.Limit {
-	return xrate.Limit(float64(l.Requests) * float64(time.Second) / float64(l.Per))
+func (l Limit) perSecond() rate.Limit {
+	return rate.Limit(float64(l.Requests) * float64(time.Second) / float64(l.Per))
 }
 
 // refill returns the time in which tokens flow back, rounded up to nanoseconds.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
-	"golang.org/x/time/rate"
 )
 
 // failedAttempts is the limit's name in events.
@@ -16,20 +15,20 @@ const failedAttempts = "failed_attempts"
 // maxFailingAddresses bounds the memory of an attemptLimiter.
 const maxFailingAddresses = 1 << 16
 
-// An attemptLimiter limits the failed authentications of each client address.
-// An evicted address starts with a full bucket again, which gains nothing for
-// somebody who has 65,536 addresses to send from.
+// An attemptLimiter limits the failed authentications of each client address. An
+// evicted address starts with a full bucket again, which gains nothing for a client
+// that has 65,536 addresses to send from.
 type attemptLimiter struct {
-	limit Limit
-	peers *peers
+	attempt Charge
+	peers   *peers
 
 	mu      sync.Mutex
-	buckets *simplelru.LRU[netip.Addr, *rate.Limiter]
+	buckets *simplelru.LRU[netip.Addr, *bucket]
 }
 
 func newAttemptLimiter(l Limit, p *peers) *attemptLimiter {
-	buckets, _ := simplelru.NewLRU[netip.Addr, *rate.Limiter](maxFailingAddresses, nil)
-	return &attemptLimiter{limit: l, peers: p, buckets: buckets}
+	buckets, _ := simplelru.NewLRU[netip.Addr, *bucket](maxFailingAddresses, nil)
+	return &attemptLimiter{attempt: Charge{Name: failedAttempts, Limit: l, Cost: 1}, peers: p, buckets: buckets}
 }
 
 // wait returns how long the address of r must wait for its next attempt; zero
@@ -38,15 +37,8 @@ func (a *attemptLimiter) wait(r *http.Request) time.Duration {
 	addr := a.peers.client(r)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b, ok := a.buckets.Get(addr)
-	if !ok {
-		return 0
-	}
-	tokens := b.TokensAt(time.Now())
-	if tokens >= 1 {
-		return 0
-	}
-	return max(time.Duration((1-tokens)/float64(b.Limit())*float64(time.Second)), 1)
+	b, _ := a.buckets.Get(addr)
+	return b.balance(&a.attempt, time.Now()).RetryAfter
 }
 
 // fail counts a failed attempt of the address of r.
@@ -56,8 +48,8 @@ func (a *attemptLimiter) fail(r *http.Request) {
 	defer a.mu.Unlock()
 	b, ok := a.buckets.Get(addr)
 	if !ok {
-		perSecond := rate.Limit(float64(a.limit.Requests) / a.limit.Per.Seconds())
-		b = rate.NewLimiter(perSecond, a.limit.EffectiveBurst())
+		b = new(bucket)
+		b.fill(&a.attempt)
 		a.buckets.Add(addr, b)
 	}
 	b.AllowN(time.Now(), 1)
