@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestCheckPrefixed(t *testing.T) {
+func TestPrefixedKeyHasAChecksum(t *testing.T) {
 	for range 1000 {
 		key := newPrefixed("sender")
 		require.Len(t, key, 46)

@@ -47,7 +47,7 @@ func run(ctx context.Context, serve func(*senderauth.Guard) error) error {
 }
 
 // The snippet of the README is this file's, and works.
-func TestReadme(t *testing.T) {
+func TestReadmeSnippetWorks(t *testing.T) {
 	own, err := os.ReadFile("readme_test.go")
 	require.NoError(t, err)
 	readme, err := os.ReadFile("README.md")

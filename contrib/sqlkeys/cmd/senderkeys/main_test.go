@@ -203,19 +203,19 @@ func TestWrongUse(t *testing.T) {
 		}{
 			{"bogus", 2, `unknown command "bogus" for "senderkeys"`},
 			{"key bogus", 2, `unknown command "bogus" for "senderkeys key"`},
-			{"sender limit " + sender + " -limit default=0/1m", 2, `limit "0/1m": invalid: senderauth: charge "limit": Limit: Requests is 0, not in 1..999999999999999`},
+			{"sender limit " + sender + " -limit default=5/0s", 2, `limit "5/0s": invalid: Per is 0s, not above 0`},
 			{"sender bogus", 2, `unknown command "bogus" for "senderkeys sender"`},
 			{"key list -bogus", 2, `unknown flag: --bogus`},
 			{"key issue", 2, `required flag(s) "sender" not set`},
 			{"key show", 2, `accepts 1 arg(s), received 0`},
 			{"key show key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},
 			{"key revoke -yes key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},
-			{"key disable " + nobody, 2, `key ID: invalid: it does not look like key_ and 16 characters`},
+			{"key disable " + nobody, 2, `key ID: invalid: not key_ and 16 characters`},
 			{"sender disable " + nobody, 3, `sender ` + nobody + `: not found`},
 			{"sender create -id me", 2, `sender "me": invalid: not a UUID of 36 characters, or the nil or max UUID`},
 			{"sender create -id " + sender, 4, `sender ` + sender + `: exists already`},
 			{"sender create -limit default", 2, `-limit "default": invalid: want NAME=VALUE, each name once`},
-			{"sender create -limit default=many", 2, `limit "many": invalid: want REQUESTS/PER[:BURST], as in 200/1m:50, or unlimited, or blocked`},
+			{"sender create -limit default=many", 2, `limit "many": invalid: want REQUESTS/PER[:BURST], such as 200/1m:50, or unlimited, or blocked`},
 			{"sender create -limit a=1/s -limit a=2/s", 2, `-limit "a=2/s": invalid: want NAME=VALUE, each name once`},
 			{"key issue -sender " + nobody, 3, `sender ` + nobody + `: not found`},
 			{"key issue -sender " + sender + " -expires soon", 2, `-expires "soon": invalid: want a duration such as 90d or 12h, or an RFC 3339 time`},
@@ -224,7 +224,7 @@ func TestWrongUse(t *testing.T) {
 			{"key issue -sender " + sender + " -format hex", 2, `new key: invalid: format "hex" is not one of uuid and prefixed`},
 			{"key rotate key_aaaaaaaaaaaaaaaa -grace -1h", 2, `rotate: invalid: the grace -1h0m0s is below 0`},
 			{"audit -sender me", 2, `sender "me": invalid: not a UUID of 36 characters, or the nil or max UUID`},
-			{"audit -key " + nobody, 2, `key ID: invalid: it does not look like key_ and 16 characters`},
+			{"audit -key " + nobody, 2, `key ID: invalid: not key_ and 16 characters`},
 			{"usage -since -7d", 2, `-since "-7d": invalid: it is below 0`},
 			{"usage -since yesterday", 2, `-since "yesterday": invalid: want a duration such as 90d or 12h`},
 		} {
@@ -247,7 +247,7 @@ func TestDatabase(t *testing.T) {
 		for source, want := range map[string]result{
 			"":                         {2, "", "no database: give -db, or set SENDERAUTH_DB, to a PostgreSQL URL or the path of a SQLite file"},
 			"mysql://u:hunter2@db/app": {1, "", `a database of scheme "mysql" is neither a PostgreSQL URL nor the path of a SQLite file`},
-			"host=db password=hunter2": {2, "", "the database: invalid: a PostgreSQL is given as postgres://USER:PASSWORD@HOST/DATABASE, and a SQLite file whose path looks like one as file:PATH"},
+			"host=db password=hunter2": {2, "", "the database: invalid: write PostgreSQL settings as postgres://USER:PASSWORD@HOST/DATABASE, and the path of a SQLite file that looks like them as file:PATH"},
 			"postgres://u:hunter2":     {2, "", "the PostgreSQL URL: invalid: invalid port: is the password percent-encoded?"},
 		} {
 			s.source = source

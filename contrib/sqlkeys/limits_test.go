@@ -1,0 +1,44 @@
+package sqlkeys_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+func TestParseLimitReadsWhatFormatLimitWrites(t *testing.T) {
+	for text, want := range map[string]senderauth.Limit{
+		"200/1m:50": {Requests: 200, Per: time.Minute, Burst: 50},
+		"5/d":       {Requests: 5, Per: 24 * time.Hour},
+		"5/h":       senderauth.Limit{Requests: 5, Per: time.Hour},
+		"10/s":      senderauth.PerSecond(10),
+		"60/1m0s":   senderauth.PerMinute(60),
+		"1/1m30s":   {Requests: 1, Per: 90 * time.Second},
+		"unlimited": senderauth.Unlimited(),
+		"blocked":   senderauth.Blocked(),
+	} {
+		got, err := sqlkeys.ParseLimit(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, got, text)
+		again, err := sqlkeys.ParseLimit(sqlkeys.FormatLimit(got))
+		require.NoError(t, err)
+		require.Equal(t, want, again, text)
+	}
+	for _, text := range []string{"", "5", "/1m", "5/", "5/1m:", "5/1m:0", "5/1m:-1", "0/1m", "-1/1m", "5/0s", "5/-1m", "5/fortnight", "5/1m:5:5", " 5/1m", "Unlimited"} {
+		_, err := sqlkeys.ParseLimit(text)
+		require.ErrorIs(t, err, sqlkeys.ErrInvalid, text)
+		require.ErrorContains(t, err, text)
+	}
+}
+
+// Each lookup of a sender with a plan parses its limits.
+func TestParseLimitAllocatesLittle(t *testing.T) {
+	require.LessOrEqual(t, testing.AllocsPerRun(10, func() {
+		_, err := sqlkeys.ParseLimit("200/1m:50")
+		require.NoError(t, err)
+	}), 20.0)
+}
