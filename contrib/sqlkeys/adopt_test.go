@@ -40,7 +40,7 @@ func TestAdoptCreatesOnlyWhatIsMissing(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, auditOf(t, s), 2)
 
-		// It gives nothing back that was taken away.
+		// A revoked key stays revoked.
 		require.NoError(t, s.Revoke(t.Context(), ids[0]))
 		key, err := s.Adopt(t.Context(), pair)
 		require.NoError(t, err)
@@ -58,7 +58,7 @@ func TestAdoptCreatesOnlyWhatIsMissing(t *testing.T) {
 
 		prefixed := s.issue(t, sqlkeys.NewKey{SenderID: pair.SenderID, Format: sqlkeys.FormatPrefixed}).Credentials
 		_, err = s.Adopt(t.Context(), senderauth.Credentials{SenderID: prefixed.APIKey, APIKey: pair.SenderID})
-		require.EqualError(t, err, `sqlkeys: sender "…": invalid: not a UUID of 36 characters, or the nil or max UUID`, "who mixes them up does not see the key in a log")
+		require.EqualError(t, err, `sqlkeys: sender "…": invalid: not a UUID of 36 characters, or the nil or max UUID`, "swapped values do not put the key into a log")
 
 		second := senderauth.Credentials{SenderID: pair.SenderID, APIKey: uuid.NewString()}
 		_, err = s.Adopt(t.Context(), second)

@@ -135,7 +135,7 @@ func TestEveryInstanceRefusesARevokedKey(t *testing.T) {
 			require.NoError(t, admin.Revoke(t.Context(), k.Key.ID))
 			everywhere(k.Credentials, false)
 			l.end()
-			require.Zero(t, l.wrong.Load(), "who has refused it does not accept it again")
+			require.Zero(t, l.wrong.Load(), "an instance that has refused a key does not accept it again")
 			require.Zero(t, l.unsettled.Load())
 		}
 		sender := admin.sender(t)
@@ -203,7 +203,7 @@ func TestRevocationRaceIsNotRemembered(t *testing.T) {
 			require.NoError(t, s.Revoke(t.Context(), k.Key.ID))
 			cache.Forget(k.Key.SenderID) // as the feed does
 			_, err := cache.Validate(t.Context(), k.Credentials)
-			require.ErrorIs(t, err, senderauth.ErrInvalidKey, "it does not wait for the old look-up")
+			require.ErrorIs(t, err, senderauth.ErrInvalidKey, "it does not wait for the old lookup")
 			answer <- struct{}{}
 			require.NoError(t, <-old)
 			for range 3 {

@@ -114,8 +114,8 @@ func decodeLimits(text string) (map[string]senderauth.Limit, error) {
 	return limits, nil
 }
 
-// maxStored is the largest count that [senderauth.Limit.Validate] has always
-// accepted.
+// maxStored is the largest Requests and Burst that [senderauth.Limit.Validate]
+// accepts.
 const maxStored = 1_000_000_000
 
 // decodeLimit reads a stored limit. Earlier versions stored counts above

@@ -20,6 +20,8 @@ func TestParseLimitReadsWhatFormatLimitWrites(t *testing.T) {
 		"1/1m30s":   {Requests: 1, Per: 90 * time.Second},
 		"unlimited": senderauth.Unlimited(),
 		"blocked":   senderauth.Blocked(),
+
+		"1000000000/s:1000000000": {Requests: 1_000_000_000, Per: time.Second, Burst: 1_000_000_000},
 	} {
 		got, err := sqlkeys.ParseLimit(text)
 		require.NoError(t, err, text)
@@ -41,4 +43,29 @@ func TestParseLimitAllocatesLittle(t *testing.T) {
 		_, err := sqlkeys.ParseLimit("200/1m:50")
 		require.NoError(t, err)
 	}), 20.0)
+}
+
+// Earlier versions stored larger limits than senderauth accepts today. Their
+// senders go on working, and can be given other limits.
+func TestStoredLimitsAboveTheMaximumAreReadAsTheMaximum(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		k := s.issue(t, sqlkeys.NewKey{})
+		_, err := s.db.Exec(`UPDATE sqlkeys_senders SET limits = '{"a":"5000000000/1m0s:2000000000","b":"5000000000/1s","c":"5/1s:2000000000","d":"unlimited","e":"blocked"}'`)
+		require.NoError(t, err)
+		const most = 1_000_000_000
+		want := map[string]senderauth.Limit{
+			"a": {Requests: most, Per: time.Minute, Burst: most},
+			"b": {Requests: most, Per: time.Second},
+			"c": {Requests: 5, Per: time.Second, Burst: most},
+			"d": senderauth.Unlimited(),
+			"e": senderauth.Blocked(),
+		}
+		got, err := s.Validate(t.Context(), k.Credentials)
+		require.NoError(t, err)
+		require.Equal(t, want, got.Limits)
+		stored, err := s.Sender(t.Context(), k.Key.SenderID)
+		require.NoError(t, err)
+		require.Equal(t, want, stored.Limits)
+		require.NoError(t, s.SetLimits(t.Context(), k.Key.SenderID, want))
+	})
 }

@@ -64,3 +64,19 @@ func TestDisabledKeyCanBeEnabledAndRevokedOneCannot(t *testing.T) {
 		require.ErrorIs(t, s.Enable(ctx, expired.Key.ID), sqlkeys.ErrExpired)
 	})
 }
+
+// Somebody may have edited the row by hand.
+func TestKeyWithUnreadableMetadataCanBeRevoked(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		k := s.issue(t, sqlkeys.NewKey{})
+		_, err := s.db.Exec(`UPDATE sqlkeys_keys SET metadata = '{"a":1}'`)
+		require.NoError(t, err)
+		_, err = s.Key(t.Context(), k.Key.ID)
+		require.ErrorContains(t, err, "sqlkeys: read a key: ")
+		require.NoError(t, s.Disable(t.Context(), k.Key.ID))
+		require.NoError(t, s.Enable(t.Context(), k.Key.ID))
+		require.NoError(t, s.Revoke(t.Context(), k.Key.ID))
+		_, err = s.Validate(t.Context(), k.Credentials)
+		require.ErrorIs(t, err, senderauth.ErrInvalidKey)
+	})
+}

@@ -82,3 +82,19 @@ func TestInvalidSenderIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// Somebody may have edited the row by hand.
+func TestSenderWithUnreadableLimitsCanBeDisabledAndRepaired(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		k := s.issue(t, sqlkeys.NewKey{})
+		_, err := s.db.Exec(`UPDATE sqlkeys_senders SET limits = '{"default":"many"}'`)
+		require.NoError(t, err)
+		require.NoError(t, s.DisableSender(t.Context(), k.Key.SenderID))
+		_, err = s.Validate(t.Context(), k.Credentials)
+		require.ErrorIs(t, err, senderauth.ErrInvalidSender)
+		require.NoError(t, s.EnableSender(t.Context(), k.Key.SenderID))
+		require.NoError(t, s.SetLimits(t.Context(), k.Key.SenderID, nil))
+		_, err = s.Validate(t.Context(), k.Credentials)
+		require.NoError(t, err)
+	})
+}

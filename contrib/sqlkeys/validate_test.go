@@ -46,7 +46,7 @@ func TestValidateReturnsTheSender(t *testing.T) {
 
 		got, err = s.Validate(t.Context(), senderauth.Credentials{APIKey: k.Credentials.APIKey})
 		require.NoError(t, err)
-		require.Equal(t, want, got, "the key alone says whose it is")
+		require.Equal(t, want, got, "the key alone identifies its sender")
 	})
 }
 
