@@ -93,8 +93,8 @@ type usageRow struct {
 	outcome int   // an index of outcomes
 }
 
-func (a usageRow) compare(b usageRow) int {
-	return cmp.Or(cmp.Compare(a.keyID, b.keyID), cmp.Compare(a.hour, b.hour), cmp.Compare(a.outcome, b.outcome))
+func (u usageRow) compare(v usageRow) int {
+	return cmp.Or(cmp.Compare(u.keyID, v.keyID), cmp.Compare(u.hour, v.hour), cmp.Compare(u.outcome, v.outcome))
 }
 
 // lastUsedInterval is the least time between two writes of a key's last use.

@@ -46,7 +46,7 @@ func (t *tx) rotate(now time.Time, k lockedKey, r Rotation) (Issued, error) {
 	if err != nil {
 		return Issued{}, err
 	}
-	d, err := t.store.draft(r.successor(old, now), "")
+	d, err := t.store.draft(successor(old, r, now), "")
 	if err != nil {
 		return Issued{}, err
 	}
@@ -65,7 +65,7 @@ func (t *tx) rotate(now time.Time, k lockedKey, r Rotation) (Issued, error) {
 }
 
 // successor describes the key that replaces old.
-func (r Rotation) successor(old Key, now time.Time) NewKey {
+func successor(old Key, r Rotation, now time.Time) NewKey {
 	n := NewKey{
 		SenderID:    old.SenderID,
 		Name:        old.Name,

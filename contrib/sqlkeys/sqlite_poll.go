@@ -15,11 +15,11 @@ const pollInterval = 20 * time.Millisecond
 // follow polls the file, and looks at once after a commit of this process.
 func (l *sqlite) follow(ctx context.Context, f feed) error {
 	return withConn(ctx, l.db, func(conn *sql.Conn) error {
-		p, err := newPoller(ctx, conn, f)
+		c, err := newChangeReader(ctx, conn, f)
 		if err != nil {
 			return err
 		}
-		defer p.close()
+		defer c.close()
 		changed := l.changed.wait()
 		f.start()
 		tick := time.NewTicker(pollInterval)
@@ -32,15 +32,15 @@ func (l *sqlite) follow(ctx context.Context, f feed) error {
 				changed = l.changed.wait()
 			case <-tick.C:
 			}
-			if err := p.poll(ctx); err != nil {
+			if err := c.poll(ctx); err != nil {
 				return err
 			}
 		}
 	})
 }
 
-// A poller reads the senders that triggers have added to sqlkeys_changes.
-type poller struct {
+// A changeReader reads the senders that triggers have added to sqlkeys_changes.
+type changeReader struct {
 	feed        feed
 	dataVersion *sql.Stmt // grows when another connection commits
 	changes     *sql.Stmt
@@ -48,30 +48,30 @@ type poller struct {
 	last        int64 // the last change
 }
 
-func newPoller(ctx context.Context, conn *sql.Conn, f feed) (*poller, error) {
-	p := &poller{feed: f}
-	if err := p.prepare(ctx, conn); err != nil {
-		p.close()
+func newChangeReader(ctx context.Context, conn *sql.Conn, f feed) (*changeReader, error) {
+	c := &changeReader{feed: f}
+	if err := c.prepare(ctx, conn); err != nil {
+		c.close()
 		return nil, err
 	}
-	return p, nil
+	return c, nil
 }
 
-func (p *poller) prepare(ctx context.Context, conn *sql.Conn) (err error) {
-	if p.dataVersion, err = conn.PrepareContext(ctx, `PRAGMA data_version`); err != nil {
+func (c *changeReader) prepare(ctx context.Context, conn *sql.Conn) (err error) {
+	if c.dataVersion, err = conn.PrepareContext(ctx, `PRAGMA data_version`); err != nil {
 		return err
 	}
-	if p.changes, err = conn.PrepareContext(ctx, `SELECT seq, sender_id FROM sqlkeys_changes WHERE seq >= ? ORDER BY seq`); err != nil {
+	if c.changes, err = conn.PrepareContext(ctx, `SELECT seq, sender_id FROM sqlkeys_changes WHERE seq >= ? ORDER BY seq`); err != nil {
 		return err
 	}
-	if err := p.dataVersion.QueryRowContext(ctx).Scan(&p.seen); err != nil {
+	if err := c.dataVersion.QueryRowContext(ctx).Scan(&c.seen); err != nil {
 		return err
 	}
-	return conn.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM sqlkeys_changes`).Scan(&p.last)
+	return conn.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM sqlkeys_changes`).Scan(&c.last)
 }
 
-func (p *poller) close() {
-	for _, stmt := range []*sql.Stmt{p.dataVersion, p.changes} {
+func (c *changeReader) close() {
+	for _, stmt := range []*sql.Stmt{c.dataVersion, c.changes} {
 		if stmt != nil {
 			stmt.Close()
 		}
@@ -79,28 +79,28 @@ func (p *poller) close() {
 }
 
 // poll reports what has changed since the last call.
-func (p *poller) poll(ctx context.Context) error {
+func (c *changeReader) poll(ctx context.Context) error {
 	var now int64
-	if err := p.dataVersion.QueryRowContext(ctx).Scan(&now); err != nil {
+	if err := c.dataVersion.QueryRowContext(ctx).Scan(&now); err != nil {
 		return fmt.Errorf("data_version: %w", err)
 	}
-	if now == p.seen {
+	if now == c.seen {
 		return nil
 	}
-	p.seen = now
-	return p.report(ctx)
+	c.seen = now
+	return c.report(ctx)
 }
 
-// report forgets the senders that changed after p.last. It forgets all of them
-// if p.last or a later change is missing: more changes arrived than the table
+// report forgets the senders that changed after c.last. It forgets all of them
+// if c.last or a later change is missing: more changes arrived than the table
 // keeps, somebody deleted some, or the file was replaced by an older one.
-func (p *poller) report(ctx context.Context) error {
-	rows, err := p.changes.QueryContext(ctx, p.last)
+func (c *changeReader) report(ctx context.Context) error {
+	rows, err := c.changes.QueryContext(ctx, c.last)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
-	next := max(p.last, 1)
+	next := max(c.last, 1)
 	for rows.Next() {
 		var seq int64
 		var sender string
@@ -108,18 +108,18 @@ func (p *poller) report(ctx context.Context) error {
 			return err
 		}
 		if seq != next {
-			p.feed.Purge()
+			c.feed.Purge()
 		}
-		if seq != p.last {
-			p.feed.Forget(sender)
+		if seq != c.last {
+			c.feed.Forget(sender)
 		}
 		next = seq + 1
 	}
-	if next == p.last {
-		p.feed.Purge()
+	if next == c.last {
+		c.feed.Purge()
 		next = 1
 	}
-	p.last = next - 1
+	c.last = next - 1
 	return rows.Err()
 }
 

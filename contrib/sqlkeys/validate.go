@@ -34,17 +34,17 @@ func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (sendera
 		ctx, cancel = context.WithTimeout(ctx, lookupTimeout)
 		defer cancel()
 	}
-	f, err := s.find(ctx, key)
+	m, err := s.find(ctx, key)
 	if errors.Is(err, sql.ErrNoRows) {
 		return senderauth.Sender{}, errUnknown
 	}
 	if err != nil {
 		return senderauth.Sender{}, fmt.Errorf("sqlkeys: lookup: %w", err)
 	}
-	if cause := f.refusal(c.SenderID); cause != nil {
-		return senderauth.Sender{}, &RefusedError{KeyID: f.keyID, SenderID: f.senderID, State: f.state, err: cause}
+	if cause := m.refusal(c.SenderID); cause != nil {
+		return senderauth.Sender{}, &RefusedError{KeyID: m.keyID, SenderID: m.senderID, State: m.state, err: cause}
 	}
-	return f.sender()
+	return m.sender()
 }
 
 var (
@@ -63,8 +63,8 @@ func lookupQuery(n int) string {
 		WHERE k.digest IN (` + strings.Join(digests, ", ") + `)`
 }
 
-// A foundKey is the row of a lookup.
-type foundKey struct {
+// A match is the row that a lookup finds.
+type match struct {
 	keyID, senderID  string
 	state            State
 	until            time.Time // the earlier of its expiry and the end of its grace period
@@ -75,53 +75,53 @@ type foundKey struct {
 
 // find runs the lookup. If it meets a stale connection it tries another one, as
 // often as the pool may have stale ones.
-func (s *Store) find(ctx context.Context, key string) (foundKey, error) {
+func (s *Store) find(ctx context.Context, key string) (match, error) {
 	digests := make([]any, len(s.peppers))
 	for i, p := range s.peppers {
 		digests[i] = digest(p, key)
 	}
-	f, err := s.findOnce(ctx, digests)
+	m, err := s.findOnce(ctx, digests)
 	if s.engine.classify(err) == failureStale {
 		for n := s.db.Stats().OpenConnections; n >= 0 && s.engine.classify(err) == failureStale && ctx.Err() == nil; n-- {
-			f, err = s.findOnce(ctx, digests)
+			m, err = s.findOnce(ctx, digests)
 		}
 	}
-	return f, err
+	return m, err
 }
 
-func (s *Store) findOnce(ctx context.Context, digests []any) (f foundKey, err error) {
-	err = s.lookup.row(ctx, digests...).Scan(&f.keyID, &f.senderID, &f.state, scannedTime{&f.until}, &f.environment, &f.disabled, &f.limits, &f.metadata)
-	return f, err
+func (s *Store) findOnce(ctx context.Context, digests []any) (m match, err error) {
+	err = s.lookup.row(ctx, digests...).Scan(&m.keyID, &m.senderID, &m.state, scannedTime{&m.until}, &m.environment, &m.disabled, &m.limits, &m.metadata)
+	return m, err
 }
 
 // refusal returns why the key is not accepted for a sender, or nil. An empty
 // senderID stands for the owner of the key.
-func (f *foundKey) refusal(senderID string) error {
+func (m *match) refusal(senderID string) error {
 	switch {
-	case f.state != Active && f.state != Retiring:
+	case m.state != Active && m.state != Retiring:
 		return senderauth.ErrInvalidKey
-	case senderID != "" && !strings.EqualFold(senderID, f.senderID):
+	case senderID != "" && !strings.EqualFold(senderID, m.senderID):
 		return senderauth.ErrKeyMismatch
-	case f.disabled.Valid:
+	case m.disabled.Valid:
 		return senderauth.ErrInvalidSender
 	}
 	return nil
 }
 
-func (f *foundKey) sender() (senderauth.Sender, error) {
-	limits, err := decodeLimits(f.limits)
+func (m *match) sender() (senderauth.Sender, error) {
+	limits, err := decodeLimits(m.limits)
 	if err != nil {
-		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: %w", f.senderID, err)
+		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: %w", m.senderID, err)
 	}
-	metadata, err := decodeMap(f.metadata)
+	metadata, err := decodeMap(m.metadata)
 	if err != nil {
-		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: %w", f.senderID, err)
+		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: %w", m.senderID, err)
 	}
 	return senderauth.Sender{
-		ID:      f.senderID,
-		KeyID:   f.keyID,
+		ID:      m.senderID,
+		KeyID:   m.keyID,
 		Limits:  limits,
-		Expires: f.until,
-		Detail:  Detail{Environment: f.environment, Metadata: metadata},
+		Expires: m.until,
+		Detail:  Detail{Environment: m.environment, Metadata: metadata},
 	}, nil
 }
