@@ -25,7 +25,7 @@ func benchBoth(b *testing.B, f func(b *testing.B, source string)) {
 }
 
 // million returns a store with a million keys of 1,000 senders, and the
-// credentials of 10,000 more.
+// credentials of 10,000 further keys.
 func million(b *testing.B, source string) (fixture, []senderauth.Credentials) {
 	s := open(b, source, sqlkeys.Config{})
 	queries := []string{
@@ -70,10 +70,9 @@ func million(b *testing.B, source string) (fixture, []senderauth.Credentials) {
 	return s, some
 }
 
-// BenchmarkLookup is a look-up that no cache answers, of 10,000 keys among a
-// million, beside a SELECT 1 on the same connection, in turns. The connection
-// has been in use: each key was looked up before. Both have a deadline, as a
-// cache gives one.
+// BenchmarkLookup alternates between a lookup and a SELECT 1 on the same
+// connection. The lookups cover 10,000 keys among a million, each of which was
+// looked up before on that connection. Both have a deadline, as from a cache.
 func BenchmarkLookup(b *testing.B) {
 	benchBoth(b, func(b *testing.B, source string) {
 		s, keys := million(b, source)
@@ -134,8 +133,7 @@ func BenchmarkIssue1000(b *testing.B) {
 	})
 }
 
-// BenchmarkRecorder is what an event costs its request, with writes to the
-// database going on.
+// BenchmarkRecorder measures Observe while the recorder writes to the database.
 func BenchmarkRecorder(b *testing.B) {
 	for _, keys := range []int{1, 1000} {
 		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
@@ -171,9 +169,9 @@ func pace(ctx context.Context, wait *sync.WaitGroup, perSecond int, f func(i int
 	})
 }
 
-// BenchmarkFeed revokes b.N keys, one after the other, under 2,000 look-ups a
-// second in the caches of three instances: the time from the commit to the first refusal on
-// the slowest of the others. Run it with -benchtime=1000x.
+// BenchmarkFeed revokes b.N keys, one after the other, while the caches of three
+// instances serve 2,000 lookups per second. It measures the time from the commit
+// to the first refusal on the slowest instance. Run it with -benchtime=1000x.
 func BenchmarkFeed(b *testing.B) {
 	benchBoth(b, func(b *testing.B, source string) {
 		var fleet []instance
@@ -242,8 +240,8 @@ func BenchmarkFeed(b *testing.B) {
 	})
 }
 
-// BenchmarkRestart stops the server for 5 seconds under 500 requests a second,
-// of which nine of ten are cached (F-10). Run it with -benchtime=1x.
+// BenchmarkRestart kills the server for 5 seconds under 500 requests per second,
+// nine of ten of them cached. Run it with -benchtime=1x.
 func BenchmarkRestart(b *testing.B) {
 	for range b.N {
 		server := pgtest.New(b)
@@ -309,8 +307,8 @@ func BenchmarkRestart(b *testing.B) {
 	}
 }
 
-// BenchmarkReconnect cuts the connection of the feed while a key is revoked
-// (F-11): the time from the cut to the refusal. Run it with -benchtime=100x.
+// BenchmarkReconnect cuts the connection of the feed while a key is revoked, and
+// measures the time from the cut to the refusal. Run it with -benchtime=100x.
 func BenchmarkReconnect(b *testing.B) {
 	i := newInstance(b, pgtest.URL(b), senderauth.CacheConfig{TTL: time.Hour})
 	admin := openDB(b, i.source)
@@ -337,7 +335,8 @@ func BenchmarkReconnect(b *testing.B) {
 	b.ReportMetric(float64(percentile(took, 100).Microseconds())/1e3, "ms/max")
 }
 
-// cutFeed ends the connections that listen, and reports whether there was one.
+// cutFeed terminates the listening connections, and reports whether there were
+// any.
 func cutFeed(t testing.TB, db *sql.DB) bool {
 	var n int
 	require.NoError(t, db.QueryRow(`SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -345,9 +344,8 @@ func cutFeed(t testing.TB, db *sql.DB) bool {
 	return n > 0
 }
 
-// BenchmarkLockedTable locks the table of keys for 10 seconds (F-14) under
-// look-ups of unknown keys, 400 at a time, with a pool of 4 (F-12). Run it with
-// -benchtime=1x.
+// BenchmarkLockedTable locks the table of keys for 10 seconds under lookups of
+// unknown keys, 400 at a time, with a pool of 4. Run it with -benchtime=1x.
 func BenchmarkLockedTable(b *testing.B) {
 	for range b.N {
 		s := open(b, pgtest.URL(b), sqlkeys.Config{})

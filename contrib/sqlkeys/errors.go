@@ -7,8 +7,8 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// What the methods of a [Store] refuse to do, wrapped with the sender or the
-// key that it is about.
+// Errors of the methods of a [Store], which wrap them together with the sender
+// or the key concerned.
 var (
 	ErrNotFound  = errors.New("not found")
 	ErrDuplicate = errors.New("exists already")
@@ -16,20 +16,20 @@ var (
 	ErrExpired   = errors.New("expired")
 	ErrRotated   = errors.New("rotated already")
 	ErrDisabled  = errors.New("disabled")
-	// ErrInvalid: an argument that cannot be right, such as an expiry in the
-	// past.
+	// ErrInvalid reports an argument that can never be right, such as an
+	// expiry in the past.
 	ErrInvalid = errors.New("invalid")
 )
 
-// What [Open] finds instead of the schema that it needs.
+// Errors of [Open] about the schema of the database.
 var (
 	ErrSchemaMissing = errors.New("the schema is missing: migrate first")
 	ErrSchemaOlder   = errors.New("the schema is older than this program: migrate first")
 	ErrSchemaNewer   = errors.New("the schema is newer than this program: use a newer program")
 )
 
-// A RefusedError is why [Store.Validate] refused a key that it knows. It is
-// for hooks: the client is told only what the error wraps,
+// A RefusedError says why [Store.Validate] refused a key that it knows. It is
+// for hooks. The client learns only what the error wraps:
 // [senderauth.ErrInvalidKey], [senderauth.ErrKeyMismatch] or
 // [senderauth.ErrInvalidSender].
 type RefusedError struct {
@@ -42,7 +42,7 @@ type RefusedError struct {
 func (e *RefusedError) Error() string {
 	switch e.err {
 	case senderauth.ErrKeyMismatch:
-		return fmt.Sprintf("sqlkeys: key %s is of sender %s: %v", e.KeyID, e.SenderID, e.err)
+		return fmt.Sprintf("sqlkeys: key %s belongs to sender %s: %v", e.KeyID, e.SenderID, e.err)
 	case senderauth.ErrInvalidSender:
 		return fmt.Sprintf("sqlkeys: sender %s is disabled: %v", e.SenderID, e.err)
 	}

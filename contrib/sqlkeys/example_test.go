@@ -15,8 +15,8 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-// A service: the store, the cache in front of it, the feed that keeps the
-// cache right, and the recorder.
+// A service consists of the store, a cache in front of it, a feed that keeps the
+// cache up to date, and a recorder.
 func Example() {
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {
@@ -61,7 +61,7 @@ func Example() {
 		fmt.Fprint(w, sender.Detail.(sqlkeys.Detail).Environment)
 	}))
 
-	// A key, one request, and the end.
+	// Issue a key and send one request.
 	sender, err := store.CreateSender(ctx, sqlkeys.NewSender{})
 	if err != nil {
 		log.Fatal(err)
@@ -81,7 +81,7 @@ func Example() {
 
 	stop()
 	feed.Wait()
-	if err := uses.Close(context.Background()); err != nil { // writes what was gathered
+	if err := uses.Close(context.Background()); err != nil { // writes the counts
 		log.Fatal(err)
 	}
 	for u, err := range store.Usage(context.Background(), sqlkeys.UsageFilter{KeyID: issued.Key.ID}) {
@@ -95,8 +95,8 @@ func Example() {
 	// admitted 1
 }
 
-// Keys that bring themselves: a pair from the environment is taken in, and
-// without one the first start issues a key.
+// Each start adopts a pair from the environment. Without such a pair, IssueFirst
+// makes a sender and a key at the first start.
 func ExampleStore_Adopt() {
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {
@@ -115,7 +115,7 @@ func ExampleStore_Adopt() {
 	}
 	defer store.Close()
 
-	for range 2 { // every start may do it
+	for range 2 { // every start may call it
 		key, err := store.Adopt(ctx, senderauth.Credentials{
 			SenderID: "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11",
 			APIKey:   "0b9d3c1e-6f52-4c8a-b1d7-3a5e9c7f2d10",

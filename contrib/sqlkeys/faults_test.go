@@ -2,8 +2,6 @@ package sqlkeys_test
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,15 +15,7 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-// These tests say what faults must not do. How long things take is measured by
-// the benchmarks of the same names.
-
-func isRefusal(err error) bool {
-	return errors.Is(err, senderauth.ErrInvalidKey) || errors.Is(err, senderauth.ErrKeyMismatch) || errors.Is(err, senderauth.ErrInvalidSender)
-}
-
-// An instance is a store with a pool of its own, the cache in front of it and
-// the feed that tells the cache.
+// An instance is a store with a pool of its own, a cache and a feed.
 type instance struct {
 	fixture
 	*senderauth.Cache
@@ -43,8 +33,7 @@ func newInstance(t testing.TB, source string, cfg senderauth.CacheConfig) instan
 	return i
 }
 
-// settle returns when the news of all changes so far have arrived: those of a
-// later one have.
+// settle returns when the feed has reported all changes so far.
 func (i instance) settle(t testing.TB) {
 	last := i.sender(t)
 	require.Eventually(t, func() bool {
@@ -57,7 +46,7 @@ func (i instance) Validate(ctx context.Context, c senderauth.Credentials) (sende
 	return i.Cache.Validate(ctx, c)
 }
 
-// A feed tells when it is connected, and whom it has forgotten.
+// A feed records what Watch reports.
 type feed struct {
 	sqlkeys.Forgetter
 	once      sync.Once
@@ -75,7 +64,7 @@ func (f *feed) Forget(senderID string) {
 	f.forgotten.Store(senderID, true)
 }
 
-// A load asks one instance without a pause until it is stopped.
+// A load sends requests to instances until it is stopped.
 type load struct {
 	stop      context.CancelFunc
 	wait      sync.WaitGroup
@@ -85,7 +74,7 @@ type load struct {
 	wrong     atomic.Int64 // accepted by an instance that had refused before
 }
 
-// start asks for one pair; settled says that a refusal is for good.
+// start repeats one request. settled means that a refusal must be final.
 func (l *load) start(i instance, c senderauth.Credentials, settled bool) {
 	ctx, stop := context.WithCancel(context.Background())
 	before := l.stop
@@ -120,9 +109,8 @@ func (l *load) end() {
 	l.wait.Wait()
 }
 
-// Revocation on several instances under load (F-33), and a sender that is
-// disabled with all its keys (F-39).
-func TestRevocationEverywhere(t *testing.T) {
+// Several instances are under load. Disabling a sender disables all its keys.
+func TestEveryInstanceRefusesARevokedKey(t *testing.T) {
 	onBoth(t, func(t *testing.T, source string) {
 		var fleet []instance
 		for range 3 {
@@ -147,7 +135,7 @@ func TestRevocationEverywhere(t *testing.T) {
 			require.NoError(t, admin.Revoke(t.Context(), k.Key.ID))
 			everywhere(k.Credentials, false)
 			l.end()
-			require.Zero(t, l.wrong.Load(), "who has refused it does not accept it again")
+			require.Zero(t, l.wrong.Load(), "an instance that has refused a key does not accept it again")
 			require.Zero(t, l.unsettled.Load())
 		}
 		sender := admin.sender(t)
@@ -171,8 +159,7 @@ func TestRevocationEverywhere(t *testing.T) {
 	})
 }
 
-// Without a feed a revoked key ends with the TTL of the cache (F-34).
-func TestRevocationWithoutFeed(t *testing.T) {
+func TestRevokedKeyEndsWithTheCacheTTL(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		cache, err := senderauth.NewCache(s, senderauth.CacheConfig{TTL: 50 * time.Millisecond})
 		require.NoError(t, err)
@@ -187,9 +174,9 @@ func TestRevocationWithoutFeed(t *testing.T) {
 	})
 }
 
-// A look-up that read the row before it was revoked, and answers after, is not
-// remembered (F-35).
-func TestRevocationRace(t *testing.T) {
+// A lookup that reads a row before it is revoked, and answers after, must not
+// end up in the cache.
+func TestRevocationRaceIsNotRemembered(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		const rounds = 50
 		read, answer := make(chan struct{}), make(chan struct{})
@@ -216,7 +203,7 @@ func TestRevocationRace(t *testing.T) {
 			require.NoError(t, s.Revoke(t.Context(), k.Key.ID))
 			cache.Forget(k.Key.SenderID) // as the feed does
 			_, err := cache.Validate(t.Context(), k.Credentials)
-			require.ErrorIs(t, err, senderauth.ErrInvalidKey, "it does not wait for the old look-up")
+			require.ErrorIs(t, err, senderauth.ErrInvalidKey, "it does not wait for the old lookup")
 			answer <- struct{}{}
 			require.NoError(t, <-old)
 			for range 3 {
@@ -230,9 +217,9 @@ func TestRevocationRace(t *testing.T) {
 	})
 }
 
-// Neither key of a rotation is refused during the grace, and the old one is
-// refused at its end, cached or not (F-36); so is a key that expires (F-37).
-func TestEndOfAKey(t *testing.T) {
+// This holds with and without a cached answer. Both keys of a rotation work
+// during the grace period.
+func TestKeyEndsWithItsExpiryOrGrace(t *testing.T) {
 	onBoth(t, func(t *testing.T, source string) {
 		i := newInstance(t, source, senderauth.CacheConfig{TTL: time.Hour})
 		old := i.issue(t, sqlkeys.NewKey{})
@@ -267,8 +254,8 @@ func TestEndOfAKey(t *testing.T) {
 	})
 }
 
-// A key that was asked for before it was there works as soon as it is (F-38).
-func TestNewKeyAfterProbes(t *testing.T) {
+// The feed makes the cache forget that it refused the key.
+func TestAdoptedKeyWorksAfterProbes(t *testing.T) {
 	onBoth(t, func(t *testing.T, source string) {
 		i := newInstance(t, source, senderauth.CacheConfig{RejectedTTL: time.Hour})
 		admin := open(t, source, sqlkeys.Config{})
@@ -287,9 +274,9 @@ func TestNewKeyAfterProbes(t *testing.T) {
 	})
 }
 
-// A table that is locked, and a pool that is exhausted by it (F-12, F-14):
-// everybody gets an answer, which is an outage, and nothing piles up.
-func TestLockedTable(t *testing.T) {
+// The locked table exhausts the pool. Every request gets an answer, and nothing
+// piles up.
+func TestLockedTableIsAnOutage(t *testing.T) {
 	t.Parallel()
 	s := open(t, pgtest.URL(t), sqlkeys.Config{})
 	s.db.SetMaxOpenConns(4)
@@ -334,10 +321,9 @@ func TestLockedTable(t *testing.T) {
 	}, 20*time.Second, 10*time.Millisecond)
 }
 
-// The server crashes and comes back under load (F-10): who is cached is
-// served, nobody's good key is refused, and all is well afterwards, the feed
-// and the recorder included.
-func TestServerRestart(t *testing.T) {
+// The server crashes and returns under load. Requests of cached senders are
+// served throughout, and afterwards the feed and the recorder recover.
+func TestServerRestartRefusesNobody(t *testing.T) {
 	t.Parallel()
 	server := pgtest.New(t)
 	source := server.URL(t)
@@ -388,35 +374,4 @@ func TestServerRestart(t *testing.T) {
 	}, 20*time.Second, 10*time.Millisecond, "what waited is written")
 	require.NoError(t, r.Close(t.Context()))
 	require.Zero(t, r.Stats().Dropped)
-}
-
-// Connections that the server has ended are not the request's trouble, however
-// many of them the pool has.
-func TestDeadConnections(t *testing.T) {
-	t.Parallel()
-	s := open(t, pgtest.URL(t), sqlkeys.Config{})
-	k := s.issue(t, sqlkeys.NewKey{})
-	admin := openDB(t, s.source)
-	require.NoError(t, admin.Ping())
-	conns := make([]*sql.Conn, 10)
-	for range 2 { // a connection that has served a second ago is not asked whether it lives
-		for i := range conns {
-			var err error
-			conns[i], err = s.db.Conn(t.Context())
-			require.NoError(t, err)
-		}
-		for _, c := range conns {
-			require.NoError(t, c.Close())
-		}
-	}
-	const others = ` FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`
-	var n int
-	require.NoError(t, admin.QueryRow(`SELECT count(pg_terminate_backend(pid))`+others).Scan(&n))
-	require.Equal(t, len(conns), n)
-	require.Eventually(t, func() bool {
-		require.NoError(t, admin.QueryRow(`SELECT count(*)`+others).Scan(&n))
-		return n == 0
-	}, 20*time.Second, time.Millisecond)
-	_, err := s.Validate(t.Context(), k.Credentials)
-	require.NoError(t, err)
 }

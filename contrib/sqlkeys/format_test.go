@@ -7,13 +7,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestCheckPrefixed(t *testing.T) {
+func TestPrefixedKeyHasAChecksum(t *testing.T) {
 	for range 1000 {
 		key := newPrefixed("sender")
 		require.Len(t, key, 46)
 		require.True(t, checkPrefixed("sender", key))
 		require.False(t, checkPrefixed("other", key))
-		require.False(t, checkPrefixed("other", "other"+key[6:]), "the checksum is over the prefix too")
+		require.False(t, checkPrefixed("other", "other"+key[6:]), "the checksum covers the prefix")
 	}
 	key := newPrefixed("sender")
 	const alphabet = "abcdefghijklmnopqrstuvwxyz234567ABC_- 019"
@@ -31,6 +31,21 @@ func TestCheckPrefixed(t *testing.T) {
 	}
 	for _, wrong := range []string{"", "sender_", key + "a", key[:45], strings.ToUpper(key), " " + key, key + "="} {
 		require.False(t, checkPrefixed("sender", wrong))
+	}
+}
+
+// A guard finds this method on the validator that it is given.
+var _ interface{ CheckKey(key string) bool } = (*Store)(nil)
+
+func TestCheckKeyAcceptsBothFormats(t *testing.T) {
+	s := &Store{prefix: "acme"}
+	const id = "7a1de7b4-3a0e-4d6e-9c2b-00000000000a"
+	for _, key := range []string{id, strings.ToUpper(id), newPrefixed("acme")} {
+		require.True(t, s.CheckKey(key), key)
+	}
+	for _, key := range []string{"", "{" + id[1:35] + "}", "urn:uuid:" + id, newPrefixed("sender"), strings.ToUpper(newPrefixed("acme")),
+		"00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"} {
+		require.False(t, s.CheckKey(key), key)
 	}
 }
 

@@ -1,7 +1,6 @@
 package sqlkeys
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,47 +8,17 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/senderauth/senderauth"
 )
 
-// ParseLimit reads what [FormatLimit] writes: REQUESTS/PER or
-// REQUESTS/PER:BURST, where PER is a duration such as 1m30s, or one of s, m, h
-// and d for a single second, minute, hour or day; or "unlimited" or "blocked".
+// ParseLimit reads what [FormatLimit] writes: REQUESTS/PER, REQUESTS/PER:BURST,
+// "unlimited" or "blocked". PER is a duration such as 1m30s, or s, m, h or d
+// for one second, minute, hour or day.
 func ParseLimit(s string) (senderauth.Limit, error) {
-	switch s {
-	case "unlimited":
-		return senderauth.Unlimited(), nil
-	case "blocked":
-		return senderauth.Blocked(), nil
-	}
-	bad := func() (senderauth.Limit, error) {
-		return senderauth.Limit{}, fmt.Errorf("sqlkeys: limit %q: %w: want REQUESTS/PER[:BURST], as in 200/1m:50, or unlimited, or blocked", s, ErrInvalid)
-	}
-	requests, rest, ok := strings.Cut(s, "/")
-	per, burst, hasBurst := strings.Cut(rest, ":")
+	l, ok := parseLimit(s)
 	if !ok {
-		return bad()
-	}
-	var l senderauth.Limit
-	var err error
-	if l.Requests, err = strconv.Atoi(requests); err != nil {
-		return bad()
-	}
-	switch per {
-	case "s", "m", "h":
-		per = "1" + per
-	case "d":
-		per = "24h"
-	}
-	if l.Per, err = time.ParseDuration(per); err != nil {
-		return bad()
-	}
-	if hasBurst {
-		if l.Burst, err = strconv.Atoi(burst); err != nil || l.Burst == 0 {
-			return bad()
-		}
+		return senderauth.Limit{}, fmt.Errorf("sqlkeys: limit %q: %w: want REQUESTS/PER[:BURST], such as 200/1m:50, or unlimited, or blocked", s, ErrInvalid)
 	}
 	if err := l.Validate(); err != nil {
 		return senderauth.Limit{}, fmt.Errorf("sqlkeys: limit %q: %w: %w", s, ErrInvalid, err)
@@ -57,7 +26,41 @@ func ParseLimit(s string) (senderauth.Limit, error) {
 	return l, nil
 }
 
-// FormatLimit writes a limit as the store keeps it.
+// parseLimit checks the syntax only.
+func parseLimit(s string) (l senderauth.Limit, ok bool) {
+	switch s {
+	case "unlimited":
+		return senderauth.Unlimited(), true
+	case "blocked":
+		return senderauth.Blocked(), true
+	}
+	requests, rest, ok := strings.Cut(s, "/")
+	if !ok {
+		return l, false
+	}
+	per, burst, hasBurst := strings.Cut(rest, ":")
+	switch per {
+	case "s", "m", "h":
+		per = "1" + per
+	case "d":
+		per = "24h"
+	}
+	var err error
+	if l.Requests, err = strconv.Atoi(requests); err != nil {
+		return l, false
+	}
+	if l.Per, err = time.ParseDuration(per); err != nil {
+		return l, false
+	}
+	if hasBurst {
+		if l.Burst, err = strconv.Atoi(burst); err != nil || l.Burst == 0 {
+			return l, false
+		}
+	}
+	return l, true
+}
+
+// FormatLimit returns a limit as the store keeps it.
 func FormatLimit(l senderauth.Limit) string {
 	switch l {
 	case senderauth.Unlimited():
@@ -78,7 +81,7 @@ func checkLimits(limits map[string]senderauth.Limit) error {
 		if name == "" {
 			errs = append(errs, errors.New("a limit without a name"))
 		}
-		if !keepable(name) {
+		if !isText(name) {
 			errs = append(errs, fmt.Errorf("limit %q: the name is not UTF-8 text", name))
 		}
 		if err := limits[name].Validate(); err != nil {
@@ -88,64 +91,43 @@ func checkLimits(limits map[string]senderauth.Limit) error {
 	return errors.Join(errs...)
 }
 
-// encodeLimits writes the limits as one JSON object of strings.
-func encodeLimits(limits map[string]senderauth.Limit) string {
-	m := make(map[string]string, len(limits))
+// formatLimits returns the text of each limit.
+func formatLimits(limits map[string]senderauth.Limit) map[string]string {
+	texts := make(map[string]string, len(limits))
 	for name, l := range limits {
-		m[name] = FormatLimit(l)
+		texts[name] = FormatLimit(l)
 	}
-	return encodeMap(m)
+	return texts
 }
 
 func decodeLimits(text string) (map[string]senderauth.Limit, error) {
-	m, err := decodeMap(text)
-	if err != nil || len(m) == 0 {
+	texts, err := decodeMap(text)
+	if err != nil || len(texts) == 0 {
 		return nil, err
 	}
-	limits := make(map[string]senderauth.Limit, len(m))
-	for name, s := range m {
-		if limits[name], err = ParseLimit(s); err != nil {
+	limits := make(map[string]senderauth.Limit, len(texts))
+	for name, s := range texts {
+		if limits[name], err = decodeLimit(s); err != nil {
 			return nil, err
 		}
 	}
 	return limits, nil
 }
 
-const maxMetadata = 16 << 10
+// maxStored is the largest Requests and Burst that [senderauth.Limit.Validate]
+// accepts.
+const maxStored = 1_000_000_000
 
-func checkMetadata(m map[string]string) error {
-	for name, value := range m {
-		if !keepable(name) || !keepable(value) {
-			return fmt.Errorf("metadata %q is not UTF-8 text", name)
-		}
+// decodeLimit reads a stored limit. Earlier versions stored counts above
+// maxStored. It reads those as maxStored, so that their senders go on working.
+func decodeLimit(s string) (senderauth.Limit, error) {
+	l, ok := parseLimit(s)
+	if !ok || l == senderauth.Unlimited() || l == senderauth.Blocked() {
+		return ParseLimit(s)
 	}
-	if n := len(encodeMap(m)); n > maxMetadata {
-		return fmt.Errorf("the metadata has %d bytes; %d are the most", n, maxMetadata)
+	l.Requests, l.Burst = min(l.Requests, maxStored), min(l.Burst, maxStored)
+	if l.Validate() != nil {
+		return ParseLimit(s)
 	}
-	return nil
-}
-
-// keepable reports text that both databases keep as it is.
-func keepable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
-
-func encodeMap(m map[string]string) string {
-	if len(m) == 0 {
-		return "{}"
-	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		panic(err) // strings always marshal
-	}
-	return string(b)
-}
-
-func decodeMap(text string) (map[string]string, error) {
-	if text == "{}" {
-		return nil, nil
-	}
-	var m map[string]string
-	if err := json.Unmarshal([]byte(text), &m); err != nil {
-		return nil, fmt.Errorf("sqlkeys: a stored object of strings: %w", err)
-	}
-	return m, nil
+	return l, nil
 }

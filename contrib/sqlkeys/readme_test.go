@@ -47,7 +47,7 @@ func run(ctx context.Context, serve func(*senderauth.Guard) error) error {
 }
 
 // The snippet of the README is this file's, and works.
-func TestReadme(t *testing.T) {
+func TestReadmeSnippetWorks(t *testing.T) {
 	own, err := os.ReadFile("readme_test.go")
 	require.NoError(t, err)
 	readme, err := os.ReadFile("README.md")
@@ -57,14 +57,25 @@ func TestReadme(t *testing.T) {
 	snippet, _, _ := strings.Cut(snippets[0], "```")
 	require.Contains(t, string(own), "\n\t"+strings.ReplaceAll(strings.TrimSpace(snippet), "\n", "\n\t")+"\n")
 
-	t.Setenv("SENDERAUTH_DB", filepath.Join(t.TempDir(), "keys.db"))
+	source := filepath.Join(t.TempDir(), "keys.db")
+	s := open(t, source, sqlkeys.Config{})
+	k := s.issue(t, sqlkeys.NewKey{})
+	t.Setenv("SENDERAUTH_DB", source)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	require.NoError(t, run(ctx, func(g *senderauth.Guard) error {
-		w := httptest.NewRecorder()
-		g.Wrap(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
-		require.Equal(t, http.StatusUnauthorized, w.Code)
+		send := func(c senderauth.Credentials) int {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header.Set("x-sender-id", c.SenderID)
+			r.Header.Set("x-api-key", c.APIKey)
+			w := httptest.NewRecorder()
+			g.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+			return w.Code
+		}
+		require.Equal(t, http.StatusOK, send(k.Credentials))
+		require.Equal(t, http.StatusUnauthorized, send(senderauth.Credentials{SenderID: k.Key.SenderID, APIKey: k.Key.SenderID}))
 		stop()
 		return nil
 	}))
+	require.Len(t, usageOf(t, s, sqlkeys.UsageFilter{KeyID: k.Key.ID}), 1, "the recorder was closed")
 }

@@ -1,85 +1,36 @@
 package sqlkeys_test
 
 import (
-	"context"
 	"database/sql"
-	"path/filepath"
+	"database/sql/driver"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+type otherDriver struct{}
 
-// onBoth runs a test on PostgreSQL and on SQLite. source is an empty database.
-func onBoth(t *testing.T, f func(t *testing.T, source string)) {
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		f(t, pgtest.URL(t))
+func (otherDriver) Open(string) (driver.Conn, error) { return nil, driver.ErrBadConn }
+
+var registerOther = sync.OnceFunc(func() { sql.Register("other", otherDriver{}) })
+
+func TestOpenReportsEveryMistake(t *testing.T) {
+	registerOther()
+	other, err := sql.Open("other", "")
+	require.NoError(t, err)
+	defer other.Close()
+	_, err = sqlkeys.Open(t.Context(), other, sqlkeys.Config{
+		Peppers: [][]byte{[]byte("0123456789abcdef"), []byte("short"), []byte("0123456789abcdef")},
+		Prefix:  "a_b",
 	})
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		f(t, filepath.Join(t.TempDir(), "keys.db"))
-	})
+	require.EqualError(t, err, "sqlkeys: the driver sqlkeys_test.otherDriver is neither github.com/jackc/pgx/v5/stdlib nor modernc.org/sqlite\n"+
+		"sqlkeys: Config.Peppers[1] has 5 bytes, fewer than 16\n"+
+		"sqlkeys: Config.Peppers[2] repeats an earlier pepper\n"+
+		`sqlkeys: Config.Prefix: "a_b" is not 1 to 32 ASCII letters and digits`)
+	_, err = sqlkeys.Open(t.Context(), nil, sqlkeys.Config{})
+	require.EqualError(t, err, "sqlkeys: the database is nil")
+	require.EqualError(t, sqlkeys.Migrate(t.Context(), nil), "sqlkeys: the database is nil")
 }
-
-func openDB(t testing.TB, source string) *sql.DB {
-	db, err := sqlkeys.OpenDB(source)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	return db
-}
-
-// A fixture is a migrated store, and its database for changes by hand.
-type fixture struct {
-	*sqlkeys.Store
-	db     *sql.DB
-	source string
-}
-
-func open(t testing.TB, source string, cfg sqlkeys.Config) fixture {
-	db := openDB(t, source)
-	cfg.Migrate = true
-	s, err := sqlkeys.Open(t.Context(), db, cfg)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	return fixture{s, db, source}
-}
-
-func onBothStores(t *testing.T, f func(t *testing.T, s fixture)) {
-	onBoth(t, func(t *testing.T, source string) { f(t, open(t, source, sqlkeys.Config{Actor: "tests"})) })
-}
-
-func (s fixture) sender(t testing.TB) string {
-	made, err := s.CreateSender(context.Background(), sqlkeys.NewSender{})
-	require.NoError(t, err)
-	return made.ID
-}
-
-func (s fixture) issue(t testing.TB, n sqlkeys.NewKey) sqlkeys.Issued {
-	if n.SenderID == "" {
-		n.SenderID = s.sender(t)
-	}
-	issued, err := s.Issue(context.Background(), n)
-	require.NoError(t, err)
-	return issued
-}
-
-// byHand sets a column of a key to an instant that is off from the database's
-// clock.
-func (s fixture) byHand(t testing.TB, keyID, column string, milliseconds int) {
-	query := `UPDATE sqlkeys_keys SET ` + column + ` = clock_timestamp() + $2 * interval '1 millisecond' WHERE id = $1`
-	if s.sqlite() {
-		query = `UPDATE sqlkeys_keys SET ` + column + ` = CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER) + ?2 WHERE id = ?1`
-	}
-	res, err := s.db.Exec(query, keyID, milliseconds)
-	require.NoError(t, err)
-	n, err := res.RowsAffected()
-	require.NoError(t, err)
-	require.EqualValues(t, 1, n)
-}
-
-func (s fixture) sqlite() bool { return filepath.Ext(s.source) == ".db" }

@@ -11,9 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
+	"github.com/senderauth/senderauth/internal/uuid"
 )
 
 // firstKey sees to it that there is a key: the pair of the environment, or one
@@ -61,10 +61,11 @@ func pairFrom(getenv func(string) string, checkKey func(string) bool) (senderaut
 		return pair, nil
 	}
 	var errs []error
+	_, isUUID := uuid.Canonical(pair.SenderID)
 	switch {
 	case pair.SenderID == "":
 		errs = append(errs, fmt.Errorf("%s is not set, and %s is: set both or neither", senderVar, keyVar))
-	case !isUUID(pair.SenderID):
+	case !isUUID:
 		errs = append(errs, fmt.Errorf("%s is %q, and not a UUID of 36 characters", senderVar, pair.SenderID))
 	}
 	switch {
@@ -74,13 +75,6 @@ func pairFrom(getenv func(string) string, checkKey func(string) bool) (senderaut
 		errs = append(errs, fmt.Errorf("%s is neither a UUID of 36 characters nor a prefixed key", keyVar))
 	}
 	return pair, errors.Join(errs...)
-}
-
-// isUUID reports whether a guard would let s through. The other forms that
-// uuid.Parse reads are shorter or longer.
-func isUUID(s string) bool {
-	u, err := uuid.Parse(s)
-	return err == nil && len(s) == 36 && u != uuid.Nil && u != uuid.Max
 }
 
 // A greeting is what the program says on standard output.

@@ -14,8 +14,8 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-// jsonKey is a key for programs. Of the fields that are always there, those
-// that do not apply are null.
+// jsonKey is the JSON form of a key. A field without omitempty is null if it
+// does not apply.
 type jsonKey struct {
 	SenderID    string            `json:"sender_id"`
 	KeyID       string            `json:"key_id"`
@@ -119,7 +119,7 @@ func (a *app) printJSON(v any) error {
 	return e.Encode(v)
 }
 
-// printIssued shows a key, for the one time.
+// printIssued prints the secret, which cannot be shown again.
 func (a *app) printIssued(i sqlkeys.Issued) error {
 	if a.json {
 		k := keyJSON(i.Key).(jsonKey)
@@ -154,20 +154,27 @@ func (a *app) printKey(k sqlkeys.Key) error {
 	return w.Flush()
 }
 
-// printAll prints a list, as a table or as one JSON array.
-func printAll[T any](a *app, all iter.Seq2[T, error], toJSON func(T) any, header string, row func(T) string) error {
+// A listing is how a list of values is printed.
+type listing[T any] struct {
+	header string // with tabs between the columns
+	row    func(T) string
+	json   func(T) any
+}
+
+// printAll prints a table or one JSON array.
+func printAll[T any](a *app, all iter.Seq2[T, error], l listing[T]) error {
 	values := []any{}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, header)
+	fmt.Fprintln(w, l.header)
 	for v, err := range all {
 		if err != nil {
 			return err
 		}
 		if a.json {
-			values = append(values, toJSON(v))
+			values = append(values, l.json(v))
 			continue
 		}
-		fmt.Fprintln(w, printable(row(v)))
+		fmt.Fprintln(w, printable(l.row(v)))
 	}
 	if a.json {
 		return a.printJSON(values)
@@ -175,7 +182,7 @@ func printAll[T any](a *app, all iter.Seq2[T, error], toJSON func(T) any, header
 	return w.Flush()
 }
 
-// printable keeps what somebody stored from steering a terminal.
+// printable replaces control characters, which could steer a terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\t' && (r < ' ' || r >= 0x7f && r < 0xa0) {

@@ -1,7 +1,6 @@
 package sqlkeys_test
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -13,11 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth"
-	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
+	"github.com/senderauth/senderauth/senderauthtest"
 )
 
-func TestValidate(t *testing.T) {
+func TestValidateReturnsTheSender(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		limits := map[string]senderauth.Limit{
 			"default":  {Requests: 200, Per: time.Minute, Burst: 50},
@@ -47,12 +46,11 @@ func TestValidate(t *testing.T) {
 
 		got, err = s.Validate(t.Context(), senderauth.Credentials{APIKey: k.Credentials.APIKey})
 		require.NoError(t, err)
-		require.Equal(t, want, got, "the key alone says whose it is")
+		require.Equal(t, want, got, "the key alone identifies its sender")
 	})
 }
 
-// The states of a key, and what they decide.
-func TestValidateStates(t *testing.T) {
+func TestStateDecidesWhetherAKeyIsAccepted(t *testing.T) {
 	const hour = 3_600_000
 	cases := []struct {
 		name  string
@@ -108,8 +106,7 @@ func TestValidateStates(t *testing.T) {
 	})
 }
 
-// An answer ends with the earlier of expiry and grace.
-func TestValidateExpires(t *testing.T) {
+func TestSenderExpiresWithItsKey(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		for _, c := range []struct {
 			expires, grace time.Duration
@@ -144,7 +141,7 @@ func TestValidateExpires(t *testing.T) {
 	})
 }
 
-func TestValidateUnknown(t *testing.T) {
+func TestUnknownKeyDoesNotRevealSenders(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		sender := s.sender(t)
 		_, known := s.Validate(t.Context(), senderauth.Credentials{SenderID: sender, APIKey: uuid.NewString()})
@@ -154,8 +151,7 @@ func TestValidateUnknown(t *testing.T) {
 	})
 }
 
-// A key is not the text of another one's digest.
-func TestValidateDigest(t *testing.T) {
+func TestStoredTextsAreNotKeys(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		k := s.issue(t, sqlkeys.NewKey{Format: sqlkeys.FormatPrefixed})
 		_, err := s.Validate(t.Context(), k.Credentials)
@@ -170,7 +166,7 @@ func TestValidateDigest(t *testing.T) {
 	})
 }
 
-func TestValidateDisabledSender(t *testing.T) {
+func TestDisabledSenderIsRefused(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		k := s.issue(t, sqlkeys.NewKey{})
 		other := s.sender(t)
@@ -192,8 +188,8 @@ func TestValidateDisabledSender(t *testing.T) {
 	})
 }
 
-// Only what says no is a refusal: an outage is none, nor is a broken row.
-func TestValidateOutage(t *testing.T) {
+// A row that cannot be read is an outage, too.
+func TestOutageIsNotARefusal(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		k := s.issue(t, sqlkeys.NewKey{})
 		_, err := s.db.Exec(`UPDATE sqlkeys_senders SET limits = '{"default":"many"}'`)
@@ -205,55 +201,6 @@ func TestValidateOutage(t *testing.T) {
 	})
 }
 
-// Connections that the server has ended are not the caller's business.
-func TestValidateEndedConnections(t *testing.T) {
-	s := open(t, pgtest.URL(t), sqlkeys.Config{})
-	s.db.SetMaxOpenConns(1)
-	k := s.issue(t, sqlkeys.NewKey{})
-	admin := openDB(t, s.source)
-	for range 10 {
-		_, err := s.Validate(t.Context(), k.Credentials)
-		require.NoError(t, err)
-		_, err = admin.Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-			WHERE datname = current_database() AND pid <> pg_backend_pid()`)
-		require.NoError(t, err)
-		_, err = s.Validate(t.Context(), k.Credentials)
-		require.NoError(t, err)
-	}
-}
-
-// Without a cache a look-up has a deadline of its own.
-func TestValidateDeadline(t *testing.T) {
-	s := open(t, pgtest.URL(t), sqlkeys.Config{})
-	k := s.issue(t, sqlkeys.NewKey{})
-	locker, err := openDB(t, s.source).Begin()
-	require.NoError(t, err)
-	_, err = locker.Exec(`LOCK TABLE sqlkeys_keys`)
-	require.NoError(t, err)
-	unlock := time.AfterFunc(20*time.Second, func() { locker.Rollback() })
-	_, err = s.Validate(context.Background(), k.Credentials)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	if unlock.Stop() {
-		require.NoError(t, locker.Rollback())
-	}
-}
-
-// A column that gets another type under the statements of the pool.
-func TestValidateAfterAlter(t *testing.T) {
-	s := open(t, pgtest.URL(t), sqlkeys.Config{})
-	k := s.issue(t, sqlkeys.NewKey{})
-	for _, kind := range []string{"varchar(20)", "text"} {
-		for range 3 {
-			_, err := s.Validate(t.Context(), k.Credentials)
-			require.NoError(t, err)
-		}
-		_, err := s.db.Exec(`ALTER TABLE sqlkeys_keys ALTER COLUMN environment TYPE ` + kind)
-		require.NoError(t, err)
-	}
-	_, err := s.Validate(t.Context(), k.Credentials)
-	require.NoError(t, err)
-}
-
 func outage(t *testing.T, s fixture, k sqlkeys.Issued) {
 	_, err := s.Validate(t.Context(), k.Credentials)
 	require.Error(t, err)
@@ -263,7 +210,7 @@ func outage(t *testing.T, s fixture, k sqlkeys.Issued) {
 	require.NotContains(t, err.Error(), k.Credentials.APIKey[:8])
 }
 
-func TestValidatePeppers(t *testing.T) {
+func TestLookupTriesEveryPepper(t *testing.T) {
 	onBoth(t, func(t *testing.T, source string) {
 		first, second := []byte("first pepper, 16+"), []byte("second pepper 16+")
 		plain := open(t, source, sqlkeys.Config{})
@@ -299,8 +246,7 @@ func TestValidatePeppers(t *testing.T) {
 	})
 }
 
-// Through a guard: what the client is told, and what the hook.
-func TestGuard(t *testing.T) {
+func TestGuardAcceptsPrefixedKeys(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		k := s.issue(t, sqlkeys.NewKey{Format: sqlkeys.FormatPrefixed})
 		keys, err := senderauth.NewCache(s, senderauth.CacheConfig{})
@@ -352,5 +298,48 @@ func TestGuard(t *testing.T) {
 		var why *sqlkeys.RefusedError
 		require.True(t, errors.As(err, &why))
 		require.Equal(t, sqlkeys.Revoked, why.State)
+	})
+}
+
+// Each state results from calls of the store, except that an hour passes at
+// once.
+func TestStoreIsAValidator(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		keys := make(map[senderauthtest.State]senderauth.Credentials)
+		add := func(state senderauthtest.State, n sqlkeys.NewKey) sqlkeys.Issued {
+			k := s.issue(t, n)
+			keys[state] = k.Credentials
+			return k
+		}
+		const hour = 3_600_000
+		active := add(senderauthtest.Active, sqlkeys.NewKey{})
+		add(senderauthtest.Second, sqlkeys.NewKey{SenderID: active.Key.SenderID})
+		add(senderauthtest.Other, sqlkeys.NewKey{})
+		retiring := add(senderauthtest.Expiring, sqlkeys.NewKey{})
+		_, err := s.Rotate(t.Context(), retiring.Key.ID, sqlkeys.Rotation{Grace: time.Hour})
+		require.NoError(t, err)
+		disabled := add(senderauthtest.Disabled, sqlkeys.NewKey{})
+		require.NoError(t, s.Disable(t.Context(), disabled.Key.ID))
+		rotated := add(senderauthtest.Rotated, sqlkeys.NewKey{})
+		_, err = s.Rotate(t.Context(), rotated.Key.ID, sqlkeys.Rotation{})
+		require.NoError(t, err)
+		expired := add(senderauthtest.Expired, sqlkeys.NewKey{ExpiresAt: time.Now().Add(time.Hour)})
+		s.byHand(t, expired.Key.ID, "expires_at", -hour)
+		add(senderauthtest.NotYet, sqlkeys.NewKey{NotBefore: time.Now().Add(time.Hour)})
+		revoked := add(senderauthtest.Deleted, sqlkeys.NewKey{})
+		require.NoError(t, s.Revoke(t.Context(), revoked.Key.ID))
+		off := add(senderauthtest.DisabledSender, sqlkeys.NewKey{})
+		require.NoError(t, s.DisableSender(t.Context(), off.Key.SenderID))
+		both := add(senderauthtest.DisabledBoth, sqlkeys.NewKey{})
+		require.NoError(t, s.Disable(t.Context(), both.Key.ID))
+		require.NoError(t, s.DisableSender(t.Context(), both.Key.SenderID))
+
+		cache, err := senderauth.NewCache(s, senderauth.CacheConfig{})
+		require.NoError(t, err)
+		for name, v := range map[string]senderauth.Validator{"store": s, "cached": cache} {
+			t.Run(name, func(t *testing.T) {
+				senderauthtest.TestValidator(t, senderauthtest.ValidatorConfig{Validator: v, Keys: keys})
+			})
+		}
 	})
 }

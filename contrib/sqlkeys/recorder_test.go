@@ -1,7 +1,6 @@
 package sqlkeys_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +39,7 @@ func recorder(t testing.TB, s fixture, cfg sqlkeys.RecorderConfig) *sqlkeys.Reco
 	return r
 }
 
-func TestRecorder(t *testing.T) {
+func TestRecorderCountsByKeyHourAndOutcome(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		a, b := s.issue(t, sqlkeys.NewKey{}), s.issue(t, sqlkeys.NewKey{})
 		one, two := recorder(t, s, sqlkeys.RecorderConfig{}), recorder(t, s, sqlkeys.RecorderConfig{})
@@ -90,8 +89,7 @@ func TestRecorder(t *testing.T) {
 	})
 }
 
-// The last use of a key is written at most once in 15 minutes, by all.
-func TestRecorderLastUsed(t *testing.T) {
+func TestLastUseIsWrittenOncePerInterval(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		k := s.issue(t, sqlkeys.NewKey{})
 		one, two := recorder(t, s, sqlkeys.RecorderConfig{}), recorder(t, s, sqlkeys.RecorderConfig{})
@@ -118,8 +116,7 @@ func TestRecorderLastUsed(t *testing.T) {
 	})
 }
 
-// A guard inside of a guard does not make two of one request.
-func TestRecorderNestedGuards(t *testing.T) {
+func TestNestedGuardsCountARequestOnce(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		r := recorder(t, s, sqlkeys.RecorderConfig{})
 		guard, err := senderauth.New(s, senderauth.Config{
@@ -144,7 +141,7 @@ func TestRecorderNestedGuards(t *testing.T) {
 	})
 }
 
-func TestRecorderLastUsedAgain(t *testing.T) {
+func TestLastUseIsWrittenAgainAfterTheInterval(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "keys.db")
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, source, sqlkeys.Config{})
@@ -161,8 +158,7 @@ func TestRecorderLastUsedAgain(t *testing.T) {
 	})
 }
 
-// What does not fit is counted, and what the database does not take waits.
-func TestRecorderBounds(t *testing.T) {
+func TestRecorderDropsWhatDoesNotFit(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		r := recorder(t, s, sqlkeys.RecorderConfig{Keys: 64})
 		_, err := s.db.Exec(`ALTER TABLE sqlkeys_usage RENAME TO sqlkeys_away`)
@@ -191,7 +187,7 @@ func TestRecorderBounds(t *testing.T) {
 	})
 }
 
-func TestRecorderInterval(t *testing.T) {
+func TestRecorderWritesEveryInterval(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		k := s.issue(t, sqlkeys.NewKey{})
 		r := recorder(t, s, sqlkeys.RecorderConfig{Interval: 10 * time.Millisecond})
@@ -200,9 +196,8 @@ func TestRecorderInterval(t *testing.T) {
 	})
 }
 
-// Close waits for a write under way no longer than its context says. What was
-// not written is written by the next one.
-func TestRecorderCloseStuck(t *testing.T) {
+// The next Close writes what the first one could not.
+func TestCloseAbortsAStuckWrite(t *testing.T) {
 	var log lockedBuffer
 	s := open(t, pgtest.URL(t), sqlkeys.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	k := s.issue(t, sqlkeys.NewKey{})
@@ -231,27 +226,7 @@ func TestRecorderCloseStuck(t *testing.T) {
 	require.EqualValues(t, 1, us[0].Requests)
 }
 
-// A lockedBuffer may be written and read at once.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// Counts belong to the hour in which they were made, however seldom they are
-// written.
-func TestRecorderHours(t *testing.T) {
+func TestCountsBelongToTheirHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db, err := sqlkeys.OpenDB(filepath.Join(t.TempDir(), "keys.db"))
 		require.NoError(t, err)
@@ -277,13 +252,13 @@ func TestRecorderHours(t *testing.T) {
 	})
 }
 
-func TestRecorderInvalid(t *testing.T) {
+func TestNewRecorderReportsEveryMistake(t *testing.T) {
 	_, err := new(sqlkeys.Store).NewRecorder(sqlkeys.RecorderConfig{Interval: -1, Keys: -1})
 	require.EqualError(t, err, "sqlkeys: RecorderConfig.Interval: -1ns is below 0\nsqlkeys: RecorderConfig.Keys: -1 is below 0")
 }
 
-// Close leaves no goroutine behind: synctest waits for all of them.
-func TestRecorderClose(t *testing.T) {
+// synctest waits for all goroutines.
+func TestCloseEndsTheGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, err := new(sqlkeys.Store).NewRecorder(sqlkeys.RecorderConfig{})
 		require.NoError(t, err)

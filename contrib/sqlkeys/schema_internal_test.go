@@ -27,9 +27,7 @@ func openTestDB(t *testing.T, source string) *sql.DB {
 	return db
 }
 
-// A program that needs a later schema says so, and of several that bring it up
-// to date each migration is applied once.
-func TestSchemaOlder(t *testing.T) {
+func TestOlderSchemaIsReportedAndMigratedOnce(t *testing.T) {
 	later := fstest.MapFS{}
 	require.NoError(t, fs.WalkDir(embedded, ".", func(path string, e fs.DirEntry, err error) error {
 		if err == nil && !e.IsDir() {
@@ -38,9 +36,9 @@ func TestSchemaOlder(t *testing.T) {
 		}
 		return err
 	}))
-	for _, d := range []dialect{postgresDialect, sqliteDialect} {
-		later[d.migrations+"/08000_later.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE sqlkeys_later (n int);\nALTER TABLE sqlkeys_keys ADD COLUMN later int;\n")}
-		later[d.migrations+"/08001_last.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nINSERT INTO sqlkeys_later VALUES (1);\n")}
+	for _, folder := range []string{"migrations/postgres", "migrations/sqlite"} {
+		later[folder+"/08000_later.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE sqlkeys_later (n int);\nALTER TABLE sqlkeys_keys ADD COLUMN later int;\n")}
+		later[folder+"/08001_last.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nINSERT INTO sqlkeys_later VALUES (1);\n")}
 	}
 	eachDB(t, func(t *testing.T, source string) {
 		db := openTestDB(t, source)
@@ -75,8 +73,7 @@ func TestSchemaOlder(t *testing.T) {
 	})
 }
 
-// What is in the way is an error, and nothing is half-written.
-func TestMigrateInTheWay(t *testing.T) {
+func TestFailedMigrationLeavesNothing(t *testing.T) {
 	eachDB(t, func(t *testing.T, source string) {
 		db := openTestDB(t, source)
 		_, err := db.Exec(`CREATE TABLE sqlkeys_usage (n int)`)

@@ -1,0 +1,95 @@
+package sqlkeys_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+func TestAdoptCreatesOnlyWhatIsMissing(t *testing.T) {
+	onBoth(t, func(t *testing.T, source string) {
+		pair := senderauth.Credentials{SenderID: uuid.NewString(), APIKey: uuid.NewString()}
+		const instances = 5
+		ids, errs := make([]string, instances), make([]error, instances)
+		var all sync.WaitGroup
+		for i := range instances {
+			db := openDB(t, source)
+			all.Go(func() {
+				s, err := sqlkeys.Open(context.Background(), db, sqlkeys.Config{Migrate: true})
+				if errs[i] = err; err != nil {
+					return
+				}
+				defer s.Close()
+				key, err := s.Adopt(context.Background(), pair)
+				ids[i], errs[i] = key.ID, err
+			})
+		}
+		all.Wait()
+		for i := range instances {
+			require.NoError(t, errs[i])
+			require.Equal(t, ids[0], ids[i])
+		}
+		s := open(t, source, sqlkeys.Config{})
+		_, err := s.Validate(t.Context(), pair)
+		require.NoError(t, err)
+		require.Len(t, auditOf(t, s), 2)
+
+		// A revoked key stays revoked.
+		require.NoError(t, s.Revoke(t.Context(), ids[0]))
+		key, err := s.Adopt(t.Context(), pair)
+		require.NoError(t, err)
+		require.Equal(t, sqlkeys.Revoked, key.State)
+		_, err = s.Validate(t.Context(), pair)
+		require.ErrorIs(t, err, senderauth.ErrInvalidKey)
+
+		_, err = s.Adopt(t.Context(), senderauth.Credentials{SenderID: uuid.NewString(), APIKey: pair.APIKey})
+		require.ErrorIs(t, err, sqlkeys.ErrDuplicate)
+		_, err = s.Adopt(t.Context(), senderauth.Credentials{SenderID: pair.SenderID, APIKey: "password"})
+		require.ErrorIs(t, err, sqlkeys.ErrInvalid)
+		require.NotContains(t, err.Error(), "password")
+		_, err = s.Adopt(t.Context(), senderauth.Credentials{SenderID: "me", APIKey: uuid.NewString()})
+		require.ErrorIs(t, err, sqlkeys.ErrInvalid)
+
+		prefixed := s.issue(t, sqlkeys.NewKey{SenderID: pair.SenderID, Format: sqlkeys.FormatPrefixed}).Credentials
+		_, err = s.Adopt(t.Context(), senderauth.Credentials{SenderID: prefixed.APIKey, APIKey: pair.SenderID})
+		require.EqualError(t, err, `sqlkeys: sender "…": invalid: not a UUID of 36 characters, or the nil or max UUID`, "swapped values do not put the key into a log")
+
+		second := senderauth.Credentials{SenderID: pair.SenderID, APIKey: uuid.NewString()}
+		_, err = s.Adopt(t.Context(), second)
+		require.NoError(t, err)
+		_, err = s.Validate(t.Context(), second)
+		require.NoError(t, err)
+	})
+}
+
+func TestIssueFirstHappensOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, source string) {
+		const instances = 5
+		issued, firsts, errs := make([]sqlkeys.Issued, instances), make([]bool, instances), make([]error, instances)
+		s := open(t, source, sqlkeys.Config{})
+		var all sync.WaitGroup
+		for i := range instances {
+			all.Go(func() { issued[i], firsts[i], errs[i] = s.IssueFirst(context.Background()) })
+		}
+		all.Wait()
+		n := 0
+		for i := range instances {
+			require.NoError(t, errs[i])
+			if firsts[i] {
+				n++
+				_, err := s.Validate(t.Context(), issued[i].Credentials)
+				require.NoError(t, err)
+			} else {
+				require.Equal(t, sqlkeys.Issued{}, issued[i])
+			}
+		}
+		require.Equal(t, 1, n)
+		require.Len(t, keysOf(t, s, ""), 1)
+	})
+}

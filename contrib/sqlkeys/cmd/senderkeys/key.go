@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+var (
+	environments = []string{string(sqlkeys.Development), string(sqlkeys.Staging), string(sqlkeys.Production)}
+	formats      = []string{string(sqlkeys.FormatUUID), string(sqlkeys.FormatPrefixed)}
+)
+
+func (a *app) key() *cobra.Command {
+	key := group("key", "Issue, rotate, disable, enable, revoke, list and show keys")
+	key.AddCommand(a.keyIssue(), a.keyRotate(), a.keyRevoke(), a.keyList(),
+		a.change("show KEYID", "Show all that is known of a key", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+			k, err := s.Key(ctx, id)
+			if err != nil {
+				return err
+			}
+			return a.printKey(k)
+		}),
+		a.change("disable KEYID", "Refuse a key until it is enabled again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+			return s.Disable(ctx, id)
+		}),
+		a.change("enable KEYID", "Accept a key again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+			return s.Enable(ctx, id)
+		}))
+	return key
+}
+
+func (a *app) keyIssue() *cobra.Command {
+	var n sqlkeys.NewKey
+	var env, format, expires, notBefore string
+	var metadata []string
+	issue := &cobra.Command{
+		Use:   "issue",
+		Short: "Issue a key, and print it as lines for a .env file",
+		Args:  cobra.NoArgs,
+		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) (err error) {
+			n.Environment, n.Format = sqlkeys.Environment(env), sqlkeys.Format(format)
+			if n.ExpiresAt, err = parseInstant("expires", expires); err != nil {
+				return err
+			}
+			if n.NotBefore, err = parseInstant("not-before", notBefore); err != nil {
+				return err
+			}
+			if n.Metadata, err = parsePairs("meta", metadata); err != nil {
+				return err
+			}
+			issued, err := s.Issue(ctx, n)
+			if err != nil {
+				return err
+			}
+			return a.printIssued(issued)
+		}),
+	}
+	issue.Flags().StringVar(&n.SenderID, "sender", "", "UUID of the sender")
+	issue.MarkFlagRequired("sender")
+	issue.Flags().StringVar(&n.Name, "name", "", "name of the key, for people")
+	issue.Flags().StringVar(&env, "env", string(sqlkeys.Production), strings.Join(environments, ", "))
+	complete(issue, "env", environments)
+	issue.Flags().StringVar(&expires, "expires", "", "when the key ends: 90d or 12h from now, or an RFC 3339 time (default never)")
+	issue.Flags().StringVar(&notBefore, "not-before", "", "when the key begins, written likewise (default now)")
+	issue.Flags().StringArrayVar(&metadata, "meta", nil, "NAME=VALUE; may be repeated")
+	a.formatFlags(issue, &format, "uuid")
+	return issue
+}
+
+func (a *app) keyRotate() *cobra.Command {
+	var rotation sqlkeys.Rotation
+	var grace, format, expires string
+	rotate := &cobra.Command{
+		Use:   "rotate KEYID",
+		Short: "Replace a key by a new one, and print it",
+		Args:  cobra.ExactArgs(1),
+		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, args []string) (err error) {
+			rotation.Format = sqlkeys.Format(format)
+			if rotation.Grace, err = parseSpan("grace", grace); err != nil {
+				return err
+			}
+			if rotation.ExpiresAt, err = parseInstant("expires", expires); err != nil {
+				return err
+			}
+			issued, err := s.Rotate(ctx, args[0], rotation)
+			if err != nil {
+				return err
+			}
+			return a.printIssued(issued)
+		}),
+	}
+	rotate.Flags().StringVar(&grace, "grace", "24h", "how long the old key still works")
+	rotate.Flags().StringVar(&expires, "expires", "", "when the new key ends (default after the lifetime of the old one)")
+	a.formatFlags(rotate, &format, "that of the old key")
+	return rotate
+}
+
+func (a *app) formatFlags(cmd *cobra.Command, format *string, standard string) {
+	cmd.Flags().StringVar(format, "format", "", strings.Join(formats, " or ")+" (default "+standard+")")
+	complete(cmd, "format", formats)
+	cmd.Flags().StringVar(&a.prefix, "prefix", "", "what a prefixed key starts with (default sender)")
+}
+
+// complete makes shells offer the values of a flag.
+func complete(cmd *cobra.Command, flag string, values []string) {
+	cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (a *app) keyRevoke() *cobra.Command {
+	revoke := a.change("revoke KEYID", "End a key for good", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		if !a.yes {
+			k, err := s.Key(ctx, id)
+			if err != nil {
+				return err
+			}
+			if err := a.confirm(fmt.Sprintf("Revoke %s %q of sender %s for good?", k.ID, k.Name, k.SenderID)); err != nil {
+				return err
+			}
+		}
+		return s.Revoke(ctx, id)
+	})
+	revoke.Flags().BoolVar(&a.yes, "yes", false, "do not ask")
+	return revoke
+}
+
+func (a *app) keyList() *cobra.Command {
+	var senderID string
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "List keys, revoked ones included",
+		Args:  cobra.NoArgs,
+		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
+			return printAll(a, s.Keys(ctx, senderID), listing[sqlkeys.Key]{keyHeader, keyRow, keyJSON})
+		}),
+	}
+	list.Flags().StringVar(&senderID, "sender", "", "UUID of a sender (default all)")
+	return list
+}

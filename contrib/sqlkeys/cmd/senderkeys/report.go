@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+func (a *app) usage() *cobra.Command {
+	var f sqlkeys.UsageFilter
+	var since string
+	usage := &cobra.Command{
+		Use:   "usage",
+		Short: "Show requests by key, hour and outcome",
+		Args:  cobra.NoArgs,
+		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
+			span, err := parseSpan("since", since)
+			if err != nil {
+				return err
+			}
+			if span < 0 {
+				return fmt.Errorf("-since %q: %w: it is below 0", since, sqlkeys.ErrInvalid)
+			}
+			f.Since = time.Now().Add(-span)
+			return printAll(a, s.Usage(ctx, f), listing[sqlkeys.Usage]{
+				header: "HOUR\tSENDER\tKEY\tOUTCOME\tREQUESTS",
+				row: func(u sqlkeys.Usage) string {
+					return strings.Join([]string{when(u.Hour), u.SenderID, u.KeyID, string(u.Outcome), strconv.FormatInt(u.Requests, 10)}, "\t")
+				},
+				json: usageJSON,
+			})
+		}),
+	}
+	usage.Flags().StringVar(&f.SenderID, "sender", "", "UUID of a sender")
+	usage.Flags().StringVar(&f.KeyID, "key", "", "ID of a key")
+	usage.Flags().StringVar(&since, "since", "7d", "how far back")
+	return usage
+}
+
+func (a *app) audit() *cobra.Command {
+	var f sqlkeys.AuditFilter
+	audit := &cobra.Command{
+		Use:   "audit",
+		Short: "Show who changed what, and when",
+		Args:  cobra.NoArgs,
+		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
+			return printAll(a, s.Audit(ctx, f), listing[sqlkeys.AuditEntry]{
+				header: "AT\tACTOR\tACTION\tSENDER\tKEY\tDETAIL",
+				row: func(e sqlkeys.AuditEntry) string {
+					return strings.Join([]string{when(e.At), e.Actor, e.Action, e.SenderID, e.KeyID, pairsText(e.Detail)}, "\t")
+				},
+				json: auditJSON,
+			})
+		}),
+	}
+	audit.Flags().StringVar(&f.SenderID, "sender", "", "UUID of a sender")
+	audit.Flags().StringVar(&f.KeyID, "key", "", "ID of a key")
+	return audit
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+const limitUsage = "NAME=REQUESTS/PER[:BURST], NAME=unlimited or NAME=blocked; may be repeated"
+
+func (a *app) sender() *cobra.Command {
+	sender := group("sender", "Create, limit, disable, enable and list senders")
+	sender.AddCommand(a.senderCreate(), a.senderLimit(), a.senderList(),
+		a.change("disable SENDER", "Refuse every request of a sender", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+			return s.DisableSender(ctx, id)
+		}),
+		a.change("enable SENDER", "Accept a sender's keys again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+			return s.EnableSender(ctx, id)
+		}))
+	return sender
+}
+
+func (a *app) senderCreate() *cobra.Command {
+	var n sqlkeys.NewSender
+	var limits, metadata []string
+	create := &cobra.Command{
+		Use:   "create",
+		Short: "Create a sender, and print its ID",
+		Args:  cobra.NoArgs,
+		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
+			var err error
+			if n.Limits, err = parseLimits(limits); err != nil {
+				return err
+			}
+			if n.Metadata, err = parsePairs("meta", metadata); err != nil {
+				return err
+			}
+			created, err := s.CreateSender(ctx, n)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(senderJSON(created))
+			}
+			fmt.Fprintln(a.out, created.ID)
+			return nil
+		}),
+	}
+	create.Flags().StringVar(&n.ID, "id", "", "UUID of the sender (default a random one)")
+	create.Flags().StringArrayVar(&limits, "limit", nil, limitUsage)
+	create.Flags().StringArrayVar(&metadata, "meta", nil, "NAME=VALUE; may be repeated")
+	return create
+}
+
+func (a *app) senderLimit() *cobra.Command {
+	var plan []string
+	limit := a.change("limit SENDER", "Replace the limits of a sender; without -limit it has none of its own", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		limits, err := parseLimits(plan)
+		if err != nil {
+			return err
+		}
+		return s.SetLimits(ctx, id, limits)
+	})
+	limit.Flags().StringArrayVar(&plan, "limit", nil, limitUsage)
+	return limit
+}
+
+func (a *app) senderList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List all senders",
+		Args:  cobra.NoArgs,
+		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
+			return printAll(a, s.Senders(ctx), listing[sqlkeys.Sender]{
+				header: "SENDER\tSTATE\tLIMITS\tCREATED",
+				row: func(x sqlkeys.Sender) string {
+					return strings.Join([]string{x.ID, senderState(x), limitsText(x.Limits), when(x.CreatedAt)}, "\t")
+				},
+				json: senderJSON,
+			})
+		}),
+	}
+}

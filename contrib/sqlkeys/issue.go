@@ -1,0 +1,205 @@
+package sqlkeys
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/senderauth/senderauth"
+)
+
+// NewKey describes a key for [Store.Issue] to make. Instants are truncated to
+// milliseconds.
+type NewKey struct {
+	_ [0]func()
+
+	SenderID    string
+	Name        string            // at most 200 bytes
+	Environment Environment       // empty means Production
+	Format      Format            // empty means FormatUUID
+	NotBefore   time.Time         // zero means that the key works at once
+	ExpiresAt   time.Time         // zero means never
+	Metadata    map[string]string // at most 16 KiB as JSON
+}
+
+// Issued is a new key. Its Credentials hold the only copy of the secret, and do
+// not reveal it when they are printed, logged or marshaled.
+type Issued struct {
+	Key         Key
+	Credentials senderauth.Credentials
+}
+
+// Issue makes a key for an existing sender.
+func (s *Store) Issue(ctx context.Context, n NewKey) (Issued, error) {
+	issued, err := s.IssueAll(ctx, []NewKey{n})
+	if err != nil {
+		return Issued{}, err
+	}
+	return issued[0], nil
+}
+
+// IssueAll makes all of the keys in one transaction, or none.
+func (s *Store) IssueAll(ctx context.Context, ns []NewKey) ([]Issued, error) {
+	drafts := make([]draft, len(ns))
+	var errs []error
+	for i, n := range ns {
+		var err error
+		if drafts[i], err = s.draft(n, ""); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	var issued []Issued
+	err := s.change(ctx, func(t *tx) (err error) {
+		issued, err = t.issue(drafts, "key.issue")
+		return err
+	})
+	return issued, err
+}
+
+// A draft is a key before it is stored.
+type draft struct {
+	key    Key
+	secret string
+}
+
+// draft checks n and fills in the defaults. An empty secret means a random one.
+func (s *Store) draft(n NewKey, secret string) (draft, error) {
+	id, err := canonicalSenderID(n.SenderID)
+	if n.Environment == "" {
+		n.Environment = Production
+	}
+	if n.Format == "" {
+		n.Format = FormatUUID
+	}
+	if err := errors.Join(err, n.validate()); err != nil {
+		return draft{}, err
+	}
+	if secret == "" {
+		if secret, err = s.newKey(n.Format); err != nil {
+			return draft{}, err
+		}
+	}
+	return draft{
+		key: Key{
+			ID:          newKeyID(),
+			SenderID:    id,
+			Name:        n.Name,
+			Environment: n.Environment,
+			Format:      n.Format,
+			Metadata:    n.Metadata,
+			NotBefore:   millisecond(n.NotBefore),
+			ExpiresAt:   millisecond(n.ExpiresAt),
+		},
+		secret: secret,
+	}, nil
+}
+
+// validate reports every mistake but the sender's.
+func (n *NewKey) validate() error {
+	var errs []error
+	report := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("sqlkeys: new key: %w: "+format, append([]any{ErrInvalid}, args...)...))
+	}
+	if !slices.Contains([]Environment{Development, Staging, Production}, n.Environment) {
+		report("environment %q is not one of %s, %s and %s", n.Environment, Development, Staging, Production)
+	}
+	if n.Format != FormatUUID && n.Format != FormatPrefixed {
+		report("format %q is not one of %s and %s", n.Format, FormatUUID, FormatPrefixed)
+	}
+	if !n.ExpiresAt.IsZero() && !n.ExpiresAt.After(n.NotBefore) {
+		report("it would expire at %s, before it works", n.ExpiresAt.Format(time.RFC3339))
+	}
+	if len(n.Name) > 200 {
+		report("the name has %d bytes, more than 200", len(n.Name))
+	}
+	if !isText(n.Name) {
+		report("the name is not UTF-8 text")
+	}
+	if err := checkMetadata(n.Metadata); err != nil {
+		report("%w", err)
+	}
+	return errors.Join(errs...)
+}
+
+func millisecond(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.UTC().Truncate(time.Millisecond)
+}
+
+// issue stores the drafts and records the action for each of them.
+func (t *tx) issue(drafts []draft, action string) ([]Issued, error) {
+	now, err := t.now()
+	if err != nil {
+		return nil, err
+	}
+	if err := t.requireSenders(drafts); err != nil {
+		return nil, err
+	}
+	issued := make([]Issued, len(drafts))
+	entries := make([]AuditEntry, len(drafts))
+	for i := range drafts {
+		k := &drafts[i].key
+		if !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(now) {
+			return nil, fmt.Errorf("sqlkeys: new key: %w: the expiry %s is in the past", ErrInvalid, k.ExpiresAt.Format(time.RFC3339))
+		}
+		k.CreatedAt, k.State = now, Active
+		if k.NotBefore.After(now) {
+			k.State = Pending
+		}
+		issued[i] = Issued{Key: *k, Credentials: senderauth.Credentials{SenderID: k.SenderID, APIKey: drafts[i].secret}}
+		entries[i] = AuditEntry{Action: action, SenderID: k.SenderID, KeyID: k.ID}
+	}
+	for chunk := range slices.Chunk(drafts, insertRows) {
+		if err := t.insertKeys(chunk); err != nil {
+			return nil, err
+		}
+	}
+	return issued, t.record(entries...)
+}
+
+// requireSenders checks that the senders of the drafts exist.
+func (t *tx) requireSenders(drafts []draft) error {
+	checked := make(map[string]bool)
+	for _, d := range drafts {
+		id := d.key.SenderID
+		if checked[id] {
+			continue
+		}
+		checked[id] = true
+		var one int
+		err := t.row(`SELECT 1 FROM sqlkeys_senders WHERE id = $1`, id).Scan(&one)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("sqlkeys: sender %s: %w", id, ErrNotFound)
+		}
+		if err != nil {
+			return fmt.Errorf("sqlkeys: issue: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *tx) insertKeys(drafts []draft) error {
+	const columns = 10
+	args := make([]any, 0, columns*len(drafts))
+	for _, d := range drafts {
+		k := d.key
+		args = append(args, k.ID, k.SenderID, digest(t.store.peppers[0], d.secret), string(k.Format), k.Name,
+			string(k.Environment), encodeMap(k.Metadata), t.instant(k.CreatedAt), t.instant(k.NotBefore), t.instant(k.ExpiresAt))
+	}
+	err := t.insert(`sqlkeys_keys (id, sender_id, digest, format, name, environment, metadata, created_at, not_before, expires_at)`, columns, args)
+	if t.isDuplicate(err) {
+		return fmt.Errorf("sqlkeys: the key: %w", ErrDuplicate)
+	}
+	if err != nil {
+		return fmt.Errorf("sqlkeys: issue: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,46 @@
+package sqlkeys
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// OpenDB opens a pool on a PostgreSQL URL or on the path of a SQLite file. The
+// path may be a URI with the scheme file and the parameters of SQLite. OpenDB
+// refuses PostgreSQL settings in any form but a URL instead of taking them for
+// a path. Its errors do not show them, because they may hold a password.
+//
+// It creates a missing file, readable by the owner only, and uses it in WAL
+// mode with a busy timeout of 5 seconds. The pool has at most 16 connections
+// unless the caller sets another limit. OpenDB does not contact PostgreSQL yet.
+// Connecting takes at most 5 seconds unless the URL says otherwise.
+func OpenDB(source string) (*sql.DB, error) {
+	scheme, _, hasScheme := strings.Cut(source, "://")
+	var db *sql.DB
+	var err error
+	switch {
+	case source == "":
+		return nil, errors.New("sqlkeys: no database: give a PostgreSQL URL or the path of a SQLite file")
+	case hasScheme && (scheme == "postgres" || scheme == "postgresql"):
+		db, err = openPostgres(source)
+	case likePostgres.MatchString(source) && !strings.HasPrefix(source, "file:"):
+		return nil, fmt.Errorf("sqlkeys: the database: %w: write PostgreSQL settings as postgres://USER:PASSWORD@HOST/DATABASE, and the path of a SQLite file that looks like them as file:PATH", ErrInvalid)
+	case hasScheme && scheme != "file":
+		return nil, fmt.Errorf("sqlkeys: a database of scheme %q is neither a PostgreSQL URL nor the path of a SQLite file", scheme)
+	default:
+		db, err = openSQLite(source)
+	}
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(16)
+	db.SetMaxIdleConns(16)
+	return db, nil
+}
+
+// likePostgres matches a URL that lacks its slashes or its scheme, and a list
+// of settings.
+var likePostgres = regexp.MustCompile(`^(?:postgres(?:ql)?:(?:[^/]|/[^/])|[^/:]*:(?:[^/]|/[^/]).*@|\s*\w+\s*=)`)

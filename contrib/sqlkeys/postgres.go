@@ -1,0 +1,162 @@
+package sqlkeys
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+// postgres is the engine for PostgreSQL.
+type postgres struct{ db *sql.DB }
+
+// openPostgres opens a pool. Its errors never show parts of the URL: what looks
+// like a port or a database name may be the end of a password.
+func openPostgres(source string) (*sql.DB, error) {
+	wrong := func(why string) (*sql.DB, error) {
+		return nil, fmt.Errorf("sqlkeys: the PostgreSQL URL: %w: %s", ErrInvalid, why)
+	}
+	const hint = ": is the password percent-encoded?"
+	_, place, _ := strings.Cut(source, "://")
+	if at := strings.IndexAny(place, "@/"); at >= 0 && place[at] == '@' {
+		place = place[at+1:]
+	}
+	if place, _, _ = strings.Cut(place, "?"); strings.Contains(place, "@") {
+		return wrong("an @ in the host or the database" + hint)
+	}
+	cfg, err := pgx.ParseConfig(source)
+	if err != nil {
+		cause := fmt.Sprintf(" (%v)", errors.Unwrap(err))
+		why := strings.TrimSuffix(err.Error(), cause)
+		why = strings.TrimPrefix(why[strings.LastIndexByte(why, '`')+1:], ": ")
+		switch {
+		case why == "invalid port" || why == "failed to parse as URL":
+			why += hint
+		case errors.Unwrap(err) != nil:
+			why += cause
+		}
+		return wrong(why)
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 5 * time.Second
+	}
+	return stdlib.OpenDB(*cfg), nil
+}
+
+func (p *postgres) translate(query string) string { return query }
+
+func (p *postgres) placeholders(rows, columns int) string {
+	var b strings.Builder
+	for i := range rows * columns {
+		switch {
+		case i == 0:
+			b.WriteByte('(')
+		case i%columns == 0:
+			b.WriteString("),(")
+		default:
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "$%d", i+1)
+	}
+	b.WriteByte(')')
+	return b.String()
+}
+
+func (p *postgres) instant(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UTC().Truncate(time.Millisecond)
+}
+
+// classify: 23505 is a violated unique constraint, class 57P a server that
+// shuts down, and 0A000 a prepared statement whose columns changed their types.
+func (p *postgres) classify(err error) failure {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) {
+		switch {
+		case refused.Code == "23505":
+			return failureDuplicate
+		case strings.HasPrefix(refused.Code, "57P") || refused.Code == "0A000":
+			return failureStale
+		}
+		return failureOther
+	}
+	for _, lost := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, lost) {
+			return failureStale
+		}
+	}
+	return failureOther
+}
+
+// transact asks for READ COMMITTED, because the default of the database may be
+// stricter: in the stricter levels a statement does not see what the holder of
+// a lock committed while it waited.
+func (p *postgres) transact(ctx context.Context, f func(querier) error) error {
+	t, err := p.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return fmt.Errorf("sqlkeys: begin: %w", err)
+	}
+	defer t.Rollback() // does nothing after Commit
+	if err := f(t); err != nil {
+		return err
+	}
+	if err := t.Commit(); err != nil {
+		return fmt.Errorf("sqlkeys: commit: %w", err)
+	}
+	return nil
+}
+
+func (p *postgres) lockStore(ctx context.Context, q querier) error {
+	_, err := q.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('sqlkeys', 0))`)
+	return err
+}
+
+// prepareLookup prepares the query only to check it. pgx itself prepares
+// queries that it runs often, and prepares them again after a column changed
+// its type. A statement of ours would fail from then on.
+func (p *postgres) prepareLookup(ctx context.Context, query string) (lookup, error) {
+	stmt, err := p.db.PrepareContext(ctx, query)
+	if err != nil {
+		return lookup{}, err
+	}
+	if err := stmt.Close(); err != nil {
+		return lookup{}, err
+	}
+	return lookup{
+		row: func(ctx context.Context, digests ...any) *sql.Row {
+			return p.db.QueryRowContext(ctx, query, digests...)
+		},
+		close: func() error { return nil },
+	}, nil
+}
+
+func (p *postgres) newMigrations() (*goose.Provider, error) {
+	const everySecond = 1
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(everySecond, uint64(migratePatience/time.Second)))
+	if err != nil {
+		return nil, err
+	}
+	return newMigrations(p.db, goose.DialectPostgres, "migrations/postgres", goose.WithSessionLocker(locker))
+}
+
+// applyMigrations relies on the session lock of newMigrations.
+func (p *postgres) applyMigrations(ctx context.Context, m *goose.Provider) error {
+	_, err := m.Up(ctx)
+	return err
+}
+
+func (p *postgres) schemaVersion(ctx context.Context) (int64, error) {
+	return schemaVersion(ctx, p.db, `SELECT to_regclass($1) IS NOT NULL`)
+}

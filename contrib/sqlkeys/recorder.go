@@ -1,0 +1,344 @@
+package sqlkeys
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/senderauth/senderauth"
+)
+
+// RecorderConfig configures [Store.NewRecorder]. The zero value works.
+type RecorderConfig struct {
+	_ [0]func()
+
+	// Interval is the time between two writes, and so the most that a crash
+	// loses. Zero means 10 seconds.
+	Interval time.Duration
+	// Keys bounds the keys counted between two writes, and the counts that
+	// wait while the database is down. Requests beyond it are not recorded but
+	// counted in Dropped. Zero means 100,000.
+	Keys int
+}
+
+func (cfg *RecorderConfig) validate() error {
+	var errs []error
+	if cfg.Interval < 0 {
+		errs = append(errs, fmt.Errorf("sqlkeys: RecorderConfig.Interval: %v is below 0", cfg.Interval))
+	}
+	if cfg.Keys < 0 {
+		errs = append(errs, fmt.Errorf("sqlkeys: RecorderConfig.Keys: %d is below 0", cfg.Keys))
+	}
+	return errors.Join(errs...)
+}
+
+// A Recorder counts the requests of each key by hour and outcome, and notes
+// when a key was last used. Pass its method Observe to [senderauth.Config]. A
+// Recorder counts in memory and writes batches from a goroutine, which Close
+// ends.
+//
+// It writes each count once. If the connection to PostgreSQL breaks during a
+// commit, the batch of that commit may be counted twice. A crash loses the
+// counts since the last write. While the database is down, counts wait in
+// memory. All instances together write the last use of a key at most once in
+// 15 minutes.
+type Recorder struct {
+	store    *Store
+	interval time.Duration
+	keys     int // of a shard
+
+	seed    maphash.Seed
+	shards  [recorderShards]recorderShard
+	dropped atomic.Uint64
+	failed  atomic.Uint64
+	written atomic.Uint64
+
+	flushing sync.Mutex // guards the following
+	waiting  map[usageRow]int64
+	used     map[string]time.Time // keys whose last use was written within lastUsedInterval
+	unused   map[string]time.Time // keys whose last use has yet to be written
+
+	stop   chan struct{}
+	done   chan struct{}
+	abort  context.CancelFunc // ends a write of run
+	closed sync.Once
+}
+
+const recorderShards = 64
+
+type recorderShard struct {
+	mu   sync.Mutex
+	keys map[string]*outcomeCounts
+	_    [48]byte // fills a cache line of 64 bytes
+}
+
+type outcomeCounts [len(outcomes)]int64
+
+// outcomes are those of events with a known key.
+var outcomes = [...]senderauth.Outcome{
+	senderauth.Admitted, senderauth.Limited, senderauth.InvalidKey, senderauth.Mismatch,
+	senderauth.InvalidSender, senderauth.Refused, senderauth.Unavailable, senderauth.Failed, senderauth.Canceled,
+}
+
+type usageRow struct {
+	keyID   string
+	hour    int64 // Unix seconds
+	outcome int   // an index of outcomes
+}
+
+func (u usageRow) compare(v usageRow) int {
+	return cmp.Or(cmp.Compare(u.keyID, v.keyID), cmp.Compare(u.hour, v.hour), cmp.Compare(u.outcome, v.outcome))
+}
+
+// lastUsedInterval is the least time between two writes of a key's last use.
+// The query of setLastUsed repeats it.
+const lastUsedInterval = 15 * time.Minute
+
+const writeTimeout = 10 * time.Second
+
+// NewRecorder starts a recorder. Close it after the server has stopped, and
+// before you close the pool.
+func (s *Store) NewRecorder(cfg RecorderConfig) (*Recorder, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Interval == 0 {
+		cfg.Interval = 10 * time.Second
+	}
+	if cfg.Keys == 0 {
+		cfg.Keys = 100_000
+	}
+	r := &Recorder{
+		store:    s,
+		interval: cfg.Interval,
+		keys:     (cfg.Keys + recorderShards - 1) / recorderShards,
+		seed:     maphash.MakeSeed(),
+		waiting:  make(map[usageRow]int64),
+		used:     make(map[string]time.Time),
+		unused:   make(map[string]time.Time),
+		stop:     make(chan struct{}),
+		done:     make(chan struct{}),
+	}
+	for i := range r.shards {
+		r.shards[i].keys = make(map[string]*outcomeCounts)
+	}
+	ctx, abort := context.WithCancel(context.Background())
+	r.abort = abort
+	go r.run(ctx)
+	return r, nil
+}
+
+// Observe counts one event. Use it as Observe of [senderauth.Config]: it waits
+// for nothing but a short lock. It ignores events without a known key. A
+// request that passes one guard inside another counts once. If the inner guard
+// refuses it, it counts once for each of the two outcomes.
+func (r *Recorder) Observe(ctx context.Context, e senderauth.Event) {
+	id := e.Sender.KeyID
+	if id == "" && e.Err != nil {
+		id = refusedKey(e.Err)
+	}
+	outcome := slices.Index(outcomes[:], e.Outcome)
+	if id == "" || outcome < 0 {
+		return
+	}
+	if e.Outcome == senderauth.Admitted {
+		if outer, ok := senderauth.SenderFrom(ctx); ok && outer.KeyID == id {
+			return
+		}
+	}
+	s := &r.shards[maphash.String(r.seed, id)%recorderShards]
+	s.mu.Lock()
+	c := s.keys[id]
+	if c == nil {
+		if len(s.keys) >= r.keys {
+			s.mu.Unlock()
+			r.dropped.Add(1)
+			return
+		}
+		c = new(outcomeCounts)
+		s.keys[id] = c
+	}
+	c[outcome]++
+	s.mu.Unlock()
+}
+
+// refusedKey is a function of its own because errors.As allocates: only events
+// that carry an error pay for it.
+func refusedKey(err error) string {
+	if refused, ok := err.(*RefusedError); ok {
+		return refused.KeyID
+	}
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		return refused.KeyID
+	}
+	return ""
+}
+
+func (r *Recorder) run(ctx context.Context) {
+	defer close(r.done)
+	for {
+		// Write at the end of each hour at the latest, because counts belong to
+		// the hour in which they are written.
+		now := time.Now()
+		wait := min(r.interval, now.Truncate(time.Hour).Add(time.Hour).Sub(now))
+		timer := time.NewTimer(wait)
+		select {
+		case <-r.stop:
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		hour := now.Truncate(time.Hour)
+		write, cancel := context.WithTimeout(ctx, writeTimeout)
+		if err := r.flush(write, hour); err != nil {
+			r.failed.Add(1)
+			r.store.log.Warn("sqlkeys: the recorder cannot write", "error", err)
+		}
+		cancel()
+	}
+}
+
+// Flush writes the counts. It first waits for another write in progress, at
+// most 10 seconds. Counts that it cannot write wait for the next write.
+func (r *Recorder) Flush(ctx context.Context) error {
+	return r.flush(ctx, time.Now().Truncate(time.Hour))
+}
+
+// Close ends the recorder and writes the counts, until ctx ends. A second Close
+// only flushes.
+func (r *Recorder) Close(ctx context.Context) error {
+	r.closed.Do(func() { close(r.stop) })
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+	}
+	r.abort()
+	<-r.done
+	return r.Flush(ctx)
+}
+
+// RecorderStats holds counters that start with NewRecorder, and the counts that
+// wait now.
+type RecorderStats struct {
+	Written  uint64 // requests
+	Dropped  uint64 // requests lost because of RecorderConfig.Keys
+	Failures uint64 // failed writes, which the recorder retries
+	Waiting  int    // counts that are not written yet
+}
+
+// Stats waits for a write in progress, at most 10 seconds.
+func (r *Recorder) Stats() RecorderStats {
+	r.flushing.Lock()
+	defer r.flushing.Unlock()
+	return RecorderStats{
+		Written:  r.written.Load(),
+		Dropped:  r.dropped.Load(),
+		Failures: r.failed.Load(),
+		Waiting:  len(r.waiting),
+	}
+}
+
+func (r *Recorder) flush(ctx context.Context, hour time.Time) error {
+	r.flushing.Lock()
+	defer r.flushing.Unlock()
+	r.takeLocked(hour, time.Now())
+	if len(r.waiting) == 0 && len(r.unused) == 0 {
+		return nil
+	}
+	if err := r.store.change(ctx, r.writeLocked); err != nil {
+		return err
+	}
+	for _, n := range r.waiting {
+		r.written.Add(uint64(n))
+	}
+	maps.Copy(r.used, r.unused)
+	clear(r.waiting)
+	clear(r.unused)
+	return nil
+}
+
+// takeLocked moves the counts out of the shards.
+func (r *Recorder) takeLocked(hour, now time.Time) {
+	limit := r.keys * recorderShards
+	for id, at := range r.used {
+		if now.Sub(at) >= lastUsedInterval {
+			delete(r.used, id)
+		}
+	}
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		keys := s.keys
+		s.keys = make(map[string]*outcomeCounts, len(keys))
+		s.mu.Unlock()
+		for id, counts := range keys {
+			for outcome, n := range counts {
+				row := usageRow{id, hour.Unix(), outcome}
+				switch _, ok := r.waiting[row]; {
+				case n == 0:
+				case ok || len(r.waiting) < limit:
+					r.waiting[row] += n
+				default:
+					r.dropped.Add(uint64(n))
+				}
+			}
+			if _, recent := r.used[id]; !recent && counts[0]+counts[1] > 0 && len(r.used)+len(r.unused) < limit {
+				r.unused[id] = now
+			}
+		}
+	}
+}
+
+// writeLocked writes all rows in one order, so that instances that write at
+// the same time do not deadlock.
+func (r *Recorder) writeLocked(t *tx) error {
+	rows := slices.SortedFunc(maps.Keys(r.waiting), usageRow.compare)
+	for chunk := range slices.Chunk(rows, insertRows) {
+		if err := t.addUsage(chunk, r.waiting); err != nil {
+			return err
+		}
+	}
+	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(r.unused)), insertRows) {
+		if err := t.setLastUsed(chunk, r.unused); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) addUsage(rows []usageRow, counts map[usageRow]int64) error {
+	const columns = 4
+	args := make([]any, 0, columns*len(rows))
+	for _, row := range rows {
+		args = append(args, row.keyID, t.instant(time.Unix(row.hour, 0)), string(outcomes[row.outcome]), counts[row])
+	}
+	err := t.exec(`INSERT INTO sqlkeys_usage (key_id, hour, outcome, requests) VALUES `+t.placeholders(len(rows), columns)+`
+		ON CONFLICT (key_id, hour, outcome) DO UPDATE SET requests = sqlkeys_usage.requests + excluded.requests`, args...)
+	if err != nil {
+		return fmt.Errorf("sqlkeys: write the usage: %w", err)
+	}
+	return nil
+}
+
+func (t *tx) setLastUsed(ids []string, at map[string]time.Time) error {
+	const columns = 2
+	args := make([]any, 0, columns*len(ids))
+	for _, id := range ids {
+		args = append(args, id, t.instant(at[id]))
+	}
+	err := t.exec(`INSERT INTO sqlkeys_last_used (key_id, last_used_at) VALUES `+t.placeholders(len(ids), columns)+`
+		ON CONFLICT (key_id) DO UPDATE SET last_used_at = excluded.last_used_at
+		WHERE sqlkeys_last_used.last_used_at <= excluded.last_used_at - interval '15 minutes'`, args...)
+	if err != nil {
+		return fmt.Errorf("sqlkeys: write the last use: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package sqlkeys
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/senderauth/senderauth"
+)
+
+// A Detail is the Detail of each [senderauth.Sender] that Validate returns.
+type Detail struct {
+	Environment Environment       // of the key
+	Metadata    map[string]string // of the sender
+}
+
+// lookupTimeout applies if the context has no deadline.
+const lookupTimeout = 2 * time.Second
+
+// Validate implements [senderauth.Validator]. It finds the key by its digest,
+// in one query. If it refuses a key that it knows, the error is a
+// [*RefusedError]. Without a deadline in ctx, as without a cache, it takes at
+// most 2 seconds.
+func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+	key, ok := s.canonicalKey(c.APIKey)
+	if !ok {
+		return senderauth.Sender{}, errMalformed
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, lookupTimeout)
+		defer cancel()
+	}
+	m, err := s.find(ctx, key)
+	if errors.Is(err, sql.ErrNoRows) {
+		return senderauth.Sender{}, errUnknown
+	}
+	if err != nil {
+		return senderauth.Sender{}, fmt.Errorf("sqlkeys: lookup: %w", err)
+	}
+	if cause := m.refusal(c.SenderID); cause != nil {
+		return senderauth.Sender{}, &RefusedError{KeyID: m.keyID, SenderID: m.senderID, State: m.state, err: cause}
+	}
+	return m.sender()
+}
+
+var (
+	errMalformed = fmt.Errorf("sqlkeys: the key is malformed: %w", senderauth.ErrInvalidKey)
+	errUnknown   = fmt.Errorf("sqlkeys: the key is unknown: %w", senderauth.ErrInvalidKey)
+)
+
+// lookupQuery finds a key by one of n digests.
+func lookupQuery(n int) string {
+	digests := make([]string, n)
+	for i := range digests {
+		digests[i] = fmt.Sprintf("$%d", i+1)
+	}
+	return `SELECT k.id, k.sender_id, ` + stateSQL + `, least(k.expires_at, k.grace_until), k.environment, s.disabled_at, s.limits, s.metadata
+		FROM sqlkeys_keys k JOIN sqlkeys_senders s ON s.id = k.sender_id
+		WHERE k.digest IN (` + strings.Join(digests, ", ") + `)`
+}
+
+// A match is the row that a lookup finds.
+type match struct {
+	keyID, senderID  string
+	state            State
+	until            time.Time // the earlier of its expiry and the end of its grace period
+	environment      Environment
+	disabled         sql.Null[any] // whether the sender is
+	limits, metadata string
+}
+
+// find runs the lookup. If it meets a stale connection it tries another one, as
+// often as the pool may have stale ones.
+func (s *Store) find(ctx context.Context, key string) (match, error) {
+	digests := make([]any, len(s.peppers))
+	for i, p := range s.peppers {
+		digests[i] = digest(p, key)
+	}
+	m, err := s.findOnce(ctx, digests)
+	if s.engine.classify(err) == failureStale {
+		for n := s.db.Stats().OpenConnections; n >= 0 && s.engine.classify(err) == failureStale && ctx.Err() == nil; n-- {
+			m, err = s.findOnce(ctx, digests)
+		}
+	}
+	return m, err
+}
+
+func (s *Store) findOnce(ctx context.Context, digests []any) (m match, err error) {
+	err = s.lookup.row(ctx, digests...).Scan(&m.keyID, &m.senderID, &m.state, scannedTime{&m.until}, &m.environment, &m.disabled, &m.limits, &m.metadata)
+	return m, err
+}
+
+// refusal returns why the key is not accepted for a sender, or nil. An empty
+// senderID stands for the owner of the key.
+func (m *match) refusal(senderID string) error {
+	switch {
+	case m.state != Active && m.state != Retiring:
+		return senderauth.ErrInvalidKey
+	case senderID != "" && !strings.EqualFold(senderID, m.senderID):
+		return senderauth.ErrKeyMismatch
+	case m.disabled.Valid:
+		return senderauth.ErrInvalidSender
+	}
+	return nil
+}
+
+func (m *match) sender() (senderauth.Sender, error) {
+	limits, err := decodeLimits(m.limits)
+	if err != nil {
+		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: %w", m.senderID, err)
+	}
+	metadata, err := decodeMap(m.metadata)
+	if err != nil {
+		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: %w", m.senderID, err)
+	}
+	return senderauth.Sender{
+		ID:      m.senderID,
+		KeyID:   m.keyID,
+		Limits:  limits,
+		Expires: m.until,
+		Detail:  Detail{Environment: m.environment, Metadata: metadata},
+	}, nil
+}
