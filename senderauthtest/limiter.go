@@ -338,8 +338,7 @@ func testIndependent(t *limiterTest) {
 }
 
 func testExtremes(t *limiterTest) {
-	// The largest Integer of RFC 9651, and the largest limit that New takes.
-	const most = min(999_999_999_999_999, math.MaxInt)
+	const most = 1_000_000_000 // the largest that Limit.Validate accepts
 	for _, l := range []senderauth.Limit{
 		hourly(1, most),
 		hourly(1, most-1),
