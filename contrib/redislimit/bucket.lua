@@ -8,7 +8,8 @@ local clock = time[1] * 1000000 + time[2]
 -- room returns the level up to which a bucket fills. Leased tokens keep their
 -- place: until they lapse, it does not fill up behind them.
 local function room(b)
-	return math.max(b.full - (b.n1 + b.n2) * b.perToken, 0)
+	local e = b.leases
+	return e and math.max(b.full - (e.n1 + e.n2) * b.perToken, 0) or b.full
 end
 
 -- refill brings a bucket forward to a time. A time before its own leaves it as
@@ -29,13 +30,14 @@ end
 -- advance brings a bucket forward to now. The room of a lease fills only from
 -- when that lapsed.
 local function advance(b)
-	if b.n1 > 0 and b.t1 <= clock then
-		refill(b, b.t1)
-		b.n1 = 0
+	local e = b.leases
+	if e and e.n1 > 0 and e.t1 <= clock then
+		refill(b, e.t1)
+		e.n1 = 0
 	end
-	if b.n2 > 0 and b.t2 <= clock then
-		refill(b, b.t2)
-		b.n2 = 0
+	if e and e.n2 > 0 and e.t2 <= clock then
+		refill(b, e.t2)
+		e.n2 = 0
 	end
 	refill(b, clock)
 end
@@ -53,12 +55,14 @@ local function adopt(b, perToken, perTick, full, tick)
 end
 
 -- load returns a bucket as it is now, by the limit that an argument begins with.
+-- It has no more than eight fields unless tokens are leased: with the ninth Lua
+-- doubles the table, and a call takes 4 % more of Redis' instructions (callgrind).
 local function load(key, arg)
 	local perToken, perTick, full, tick = struct.unpack('<dddf', arg)
 	local b = {
-		key = key, limit = string.sub(arg, 1, 28), changed = false,
+		limit = string.sub(arg, 1, 28), changed = false,
 		perToken = perToken, perTick = perTick, full = full, tick = tick,
-		level = full, last = clock, t1 = 0, n1 = 0, t2 = 0, n2 = 0,
+		level = full, last = clock,
 	}
 	local v = redis.call('GET', key)
 	if not v then
@@ -69,7 +73,8 @@ local function load(key, arg)
 	end
 	b.level, b.last = struct.unpack('<dd', v, 29)
 	if #v == 76 then
-		b.t1, b.n1, b.t2, b.n2 = struct.unpack('<dddd', v, 45)
+		local t1, n1, t2, n2 = struct.unpack('<dddd', v, 45)
+		b.leases = {t1 = t1, n1 = n1, t2 = t2, n2 = n2}
 	end
 	if string.sub(v, 1, 28) == b.limit then
 		advance(b)
@@ -84,16 +89,19 @@ end
 -- save keeps a changed bucket for a second longer than it takes to be full
 -- again, which is after its leases lapse: from then on a bucket and none are the
 -- same.
-local function save(b)
+local function save(key, b)
 	if not b.changed then
 		return
 	end
 	local us = math.ceil((b.full - b.level) / b.perTick) * b.tick
 	local v = b.limit .. struct.pack('<dd', b.level, b.last)
-	if b.n1 + b.n2 > 0 then
-		v = v .. struct.pack('<dddd', b.t1, b.n1, b.t2, b.n2)
-		us = us + math.max(b.t1 - clock, b.t2 - clock, 0)
+	local e = b.leases
+	if e and e.n1 + e.n2 > 0 then
+		v = v .. struct.pack('<dddd', e.t1, e.n1, e.t2, e.n2)
+		us = us + math.max(e.t1 - clock, e.t2 - clock, 0)
 	end
-	redis.call('SET', b.key, v, 'PX', math.min(math.ceil(us / 1000) + 1000, 1e15))
+	-- Redis itself would format a number with %.17g, which takes 3 % more.
+	local ms = string.format('%d', math.min(us / 1000 + 1001, 1e15))
+	redis.call('SET', key, v, 'PX', ms)
 end
 

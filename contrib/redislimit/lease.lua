@@ -9,12 +9,13 @@
 -- settle removes tokens from the lease that lapses at t. Those given back
 -- return to the bucket, if there is room: they may be from a larger limit.
 local function settle(b, t, spent, back)
-	if spent + back == 0 then
+	local e = b.leases
+	if not e or spent + back == 0 then
 		return
-	elseif b.n1 > 0 and t == b.t1 then
-		b.n1 = math.max(b.n1 - spent - back, 0)
-	elseif b.n2 > 0 and t == b.t2 then
-		b.n2 = math.max(b.n2 - spent - back, 0)
+	elseif e.n1 > 0 and t == e.t1 then
+		e.n1 = math.max(e.n1 - spent - back, 0)
+	elseif e.n2 > 0 and t == e.t2 then
+		e.n2 = math.max(e.n2 - spent - back, 0)
 	else
 		return -- it has lapsed
 	end
@@ -31,17 +32,22 @@ local function lease(b, wanted, term)
 	end
 	b.level = b.level - tokens * b.perToken
 	b.changed = true
-	if b.n2 == 0 then
-		b.t2, b.n2 = math.max(clock + term, b.n1 > 0 and b.t1 or 0), tokens
-	elseif b.t2 >= clock + term / 2 then
-		b.n2 = b.n2 + tokens
+	local e = b.leases
+	if not e then
+		e = {t1 = 0, n1 = 0, t2 = 0, n2 = 0}
+		b.leases = e
+	end
+	if e.n2 == 0 then
+		e.t2, e.n2 = math.max(clock + term, e.n1 > 0 and e.t1 or 0), tokens
+	elseif e.t2 >= clock + term / 2 then
+		e.n2 = e.n2 + tokens
 	else
 		-- Two leases are all there are, unless instances lease for different
 		-- terms. Then the earlier one lapses with the later.
-		b.t1, b.n1 = b.t2, b.n1 + b.n2
-		b.t2, b.n2 = math.max(clock + term, b.t1), tokens
+		e.t1, e.n1 = e.t2, e.n1 + e.n2
+		e.t2, e.n2 = math.max(clock + term, e.t1), tokens
 	end
-	return tokens, b.t2
+	return tokens, e.t2
 end
 
 local taken = true
@@ -55,14 +61,15 @@ for i = 1, #KEYS do
 	buckets[i], orders[i] = b, {need = need, extra = extra, term = term}
 end
 local reply = {taken and 1 or 0, clock}
-for i, b in ipairs(buckets) do
+for i = 1, #KEYS do
+	local b, order = buckets[i], orders[i]
 	local tokens, lapse = 0, 0
 	if taken then
-		b.level = b.level - orders[i].need * b.perToken
-		b.changed = b.changed or orders[i].need > 0
-		tokens, lapse = lease(b, orders[i].extra, orders[i].term)
+		b.level = b.level - order.need * b.perToken
+		b.changed = b.changed or order.need > 0
+		tokens, lapse = lease(b, order.extra, order.term)
 	end
-	save(b)
+	save(KEYS[i], b)
 	reply[4 * i - 1], reply[4 * i], reply[4 * i + 1], reply[4 * i + 2] = b.level, clock - b.last, tokens, lapse
 end
 return reply

@@ -5,16 +5,18 @@
 local taken = #ARGV == #KEYS
 local buckets, needs = {}, {}
 for i = 1, #KEYS do
-	buckets[i], needs[i] = load(KEYS[i], ARGV[i]), struct.unpack('<d', ARGV[i], 29)
-	taken = taken and buckets[i].level >= needs[i]
+	local b, need = load(KEYS[i], ARGV[i]), struct.unpack('<d', ARGV[i], 29)
+	taken = taken and b.level >= need
+	buckets[i], needs[i] = b, need
 end
 local reply = {taken and 1 or 0}
-for i, b in ipairs(buckets) do
+for i = 1, #KEYS do
+	local b = buckets[i]
 	if taken and needs[i] > 0 then
 		b.level = b.level - needs[i]
 		b.changed = true
 	end
-	save(b)
+	save(KEYS[i], b)
 	reply[2 * i], reply[2 * i + 1] = b.level, clock - b.last
 end
 return reply
