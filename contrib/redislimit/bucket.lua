@@ -27,21 +27,6 @@ local function refill(b, to)
 	end
 end
 
--- advance brings a bucket forward to now. The room of a lease fills only from
--- when that lapsed.
-local function advance(b)
-	local e = b.leases
-	if e and e.n1 > 0 and e.t1 <= clock then
-		refill(b, e.t1)
-		e.n1 = 0
-	end
-	if e and e.n2 > 0 and e.t2 <= clock then
-		refill(b, e.t2)
-		e.n2 = 0
-	end
-	refill(b, clock)
-end
-
 -- adopt moves a bucket to another limit. Its tokens stay, up to the new burst.
 local function adopt(b, perToken, perTick, full, tick)
 	local tokens = math.floor(b.level / b.perToken)
@@ -76,11 +61,23 @@ local function load(key, arg)
 		local t1, n1, t2, n2 = struct.unpack('<dddd', v, 45)
 		b.leases = {t1 = t1, n1 = n1, t2 = t2, n2 = n2}
 	end
-	if string.sub(v, 1, 28) == b.limit then
-		advance(b)
-	else
+	local changed = string.sub(v, 1, 28) ~= b.limit
+	if changed then
 		b.perToken, b.perTick, b.full, b.tick = struct.unpack('<dddf', v)
-		advance(b)
+	end
+	-- The room of a lease fills only from when that lapsed. In a function of its
+	-- own this would take a call 6 % more of Redis' instructions.
+	local e = b.leases
+	if e and e.n1 > 0 and e.t1 <= clock then
+		refill(b, e.t1)
+		e.n1 = 0
+	end
+	if e and e.n2 > 0 and e.t2 <= clock then
+		refill(b, e.t2)
+		e.n2 = 0
+	end
+	refill(b, clock)
+	if changed then
 		adopt(b, perToken, perTick, full, tick)
 	end
 	return b
