@@ -98,7 +98,7 @@ local function save(key, b)
 		us = us + math.max(e.t1 - clock, e.t2 - clock, 0)
 	end
 	-- Redis itself would format a number with %.17g, which takes 3 % more.
-	local ms = string.format('%d', math.min(us / 1000 + 1001, 1e15))
+	local ms = string.format('%d', math.min(math.ceil(us / 1000) + 1000, 1e15))
 	redis.call('SET', key, v, 'PX', ms)
 end
 
