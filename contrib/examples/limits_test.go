@@ -159,7 +159,7 @@ func TestRedisIsKilled(t *testing.T) {
 
 	require.NoError(t, server.Kill())
 	before := sum(l.admitted)
-	logged("limits are not shared: Redis is away")
+	logged("limits are not shared: Redis is unreachable")
 	share := int64(burst / len(fleet))
 	eventually(t, "each program admits its share by itself", func() bool { return sum(l.admitted) >= before+share*int64(len(fleet)) })
 	l.refusedByAll(t, 5)
@@ -182,7 +182,7 @@ func TestRedisIsKilled(t *testing.T) {
 	require.Empty(t, l.other, "no 5xx, and no other answer")
 
 	for _, p := range fleet {
-		require.Equal(t, 1, p.lines("limits are not shared: Redis is away"), "a change is told once")
+		require.Equal(t, 1, p.lines("limits are not shared: Redis is unreachable"), "a change is told once")
 		require.Equal(t, 1, p.lines("limits are shared again"))
 	}
 	id, key = newPair()
@@ -197,7 +197,7 @@ func TestStartWithoutRedis(t *testing.T) {
 	id, key := newPair()
 	p := startFleet(t, []string{"quickstart"}, server.URL(), id, key)[0]
 	l := startLoad([]*process{p}, as(id, key), 1)
-	p.awaitLog(t, "limits are not shared: Redis is away")
+	p.awaitLog(t, "limits are not shared: Redis is unreachable")
 	require.NoError(t, server.Start())
 	p.awaitLog(t, "limits are shared again")
 	l.stop()

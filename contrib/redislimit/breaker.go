@@ -1,19 +1,21 @@
 package redislimit
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 )
 
-// A breaker stops asking a Redis that has failed a few times in a row. While
-// it is open, one goroutine probes, and closes it again.
+// A breaker stops calls to a Redis that failed a few times in a row. While it is
+// open, one goroutine probes Redis, and closes the breaker when a probe
+// succeeds.
 type breaker struct {
 	after    int32 // failures in a row that open it
 	every    time.Duration
 	stop     <-chan struct{}
 	spawn    func(func()) bool
 	change   func(open bool, err error)
-	failures atomic.Int32 // in a row; or opened
+	failures atomic.Int32 // in a row, or opened
 }
 
 const opened = -1
@@ -21,7 +23,7 @@ const opened = -1
 func (b *breaker) open() bool { return b.failures.Load() == opened }
 
 func (b *breaker) succeeded() {
-	// A load is cheap where a store would pass the cache line around.
+	// A load is cheap. A store would pass the cache line from core to core.
 	if n := b.failures.Load(); n > 0 {
 		b.failures.CompareAndSwap(n, 0)
 	}
@@ -59,5 +61,33 @@ func (b *breaker) recover(probe func() error) {
 			b.change(false, nil)
 			return
 		}
+	}
+}
+
+// probe writes, because a read would succeed on a replica and on a Redis that is
+// out of memory.
+func (l *Limiter) probe(sender string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
+	defer cancel()
+	return l.client.Set(ctx, l.probeKey(sender), 1, time.Second).Err()
+}
+
+// change counts the parts whose breaker is open. The mode changes with the first
+// and with the last of them.
+func (l *Limiter) change(open bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock() // so that events do not overtake one another
+	was := l.open
+	if open {
+		l.open++
+	} else {
+		l.open--
+	}
+	switch {
+	case l.onMode == nil:
+	case was == 0:
+		l.onMode(Fallback, err)
+	case l.open == 0:
+		l.onMode(Shared, nil)
 	}
 }

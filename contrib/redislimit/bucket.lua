@@ -1,73 +1,104 @@
--- A bucket is a string: '<dddf' its limit, '<dd' the level in parts and the
--- time in microseconds at which that was so, and, while tokens are leased,
--- '<dddd' when each of two lots lapses and how many tokens it has. The whole
--- arithmetic is on whole numbers below 2^53.
+-- A bucket is a string in Redis: '<dddf' is its limit, '<dd' the level in parts
+-- and the time in microseconds at which the bucket had it. While tokens are
+-- leased, '<dddd' follows: for each of two leases when it lapses and how many
+-- tokens it has. All arithmetic is on whole numbers below 2^53.
 local time = redis.call('TIME')
 local clock = time[1] * 1000000 + time[2]
 
-local function refill(level, last, to, perTick, tick, cap)
-	if to <= last then
-		return level, last
-	end
-	local ticks = math.floor((to - last) / tick)
-	level = level + ticks * perTick
-	if level >= cap then
-		return cap, to
-	end
-	-- What has passed of the running tick is not lost, nor does it fill the
-	-- bucket beyond its brim.
-	return level, to - math.min(to - last - ticks * tick, math.floor((cap - level) * tick / perTick))
+-- room returns the level up to which a bucket fills. Leased tokens keep their
+-- place: until they lapse, it does not fill up behind them.
+local function room(b)
+	local e = b.leases
+	return e and math.max(b.full - (e.n1 + e.n2) * b.perToken, 0) or b.full
 end
 
--- load returns a bucket as it is now by the limit in arg. An older time than
--- the bucket's leaves it as it is. Leased tokens keep their place in the
--- bucket: until they lapse it does not fill up behind them.
-local function load(key, arg, perToken, perTick, full, tick)
+-- refill brings a bucket forward to a time. A time before its own leaves it as
+-- it is.
+local function refill(b, to)
+	if to <= b.last then
+		return
+	end
+	local ticks = math.floor((to - b.last) / b.tick)
+	b.level = b.level + ticks * b.perTick
+	b.last = b.last + ticks * b.tick -- what has passed of the next tick is kept
+	local most = room(b)
+	if b.level >= most then
+		b.level, b.last = most, to
+	end
+end
+
+-- adopt moves a bucket to another limit. Its tokens stay, up to the new burst.
+local function adopt(b, perToken, perTick, full, tick)
+	local tokens = math.floor(b.level / b.perToken)
+	local part = (b.level - tokens * b.perToken) * perToken
+	local inexact = part < 2 ^ 53 and 0 or 1
+	b.level = tokens * perToken + math.max(math.floor(part / b.perToken) - inexact, 0)
+	b.perToken, b.perTick, b.full, b.tick = perToken, perTick, full, tick
+	b.level = math.min(b.level, room(b))
+	b.last = math.max(b.last, clock)
+	b.changed = true
+end
+
+-- load returns a bucket as it is now, by the limit that an argument begins with.
+-- It has no more than eight fields unless tokens are leased: with the ninth Lua
+-- doubles the table, and a call takes 4 % more of Redis' instructions (callgrind).
+local function load(key, arg)
+	local perToken, perTick, full, tick = struct.unpack('<dddf', arg)
+	local b = {
+		limit = string.sub(arg, 1, 28), changed = false,
+		perToken = perToken, perTick = perTick, full = full, tick = tick,
+		level = full, last = clock,
+	}
 	local v = redis.call('GET', key)
 	if not v then
-		return full, clock, 0, 0, 0, 0, false
+		return b
 	end
 	if #v ~= 44 and #v ~= 76 then
 		error({err = 'NOBUCKET ' .. key .. ' holds something else'})
 	end
-	local level, last = struct.unpack('<dd', v, 29)
-	local t1, n1, t2, n2 = 0, 0, 0, 0
+	b.level, b.last = struct.unpack('<dd', v, 29)
 	if #v == 76 then
-		t1, n1, t2, n2 = struct.unpack('<dddd', v, 45)
+		local t1, n1, t2, n2 = struct.unpack('<dddd', v, 45)
+		b.leases = {t1 = t1, n1 = n1, t2 = t2, n2 = n2}
 	end
-	local changed = string.sub(v, 1, 28) ~= string.sub(arg, 1, 28)
-	local p, q, f, s = perToken, perTick, full, tick
+	local changed = string.sub(v, 1, 28) ~= b.limit
 	if changed then
-		p, q, f, s = struct.unpack('<dddf', v)
+		b.perToken, b.perTick, b.full, b.tick = struct.unpack('<dddf', v)
 	end
-	if n1 > 0 and t1 <= clock then
-		level, last = refill(level, last, t1, q, s, math.max(f - (n1 + n2) * p, 0))
-		n1 = 0
+	-- The room of a lease fills only from when that lapsed. In a function of its
+	-- own this would take a call 6 % more of Redis' instructions.
+	local e = b.leases
+	if e and e.n1 > 0 and e.t1 <= clock then
+		refill(b, e.t1)
+		e.n1 = 0
 	end
-	if n2 > 0 and t2 <= clock then
-		level, last = refill(level, last, t2, q, s, math.max(f - (n1 + n2) * p, 0))
-		n2 = 0
+	if e and e.n2 > 0 and e.t2 <= clock then
+		refill(b, e.t2)
+		e.n2 = 0
 	end
-	level, last = refill(level, last, clock, q, s, math.max(f - (n1 + n2) * p, 0))
+	refill(b, clock)
 	if changed then
-		local tokens = math.floor(level / p)
-		local part = (level - tokens * p) * perToken
-		level = tokens * perToken + math.max(math.floor(part / p) - (part < 2 ^ 53 and 0 or 1), 0)
-		level = math.max(math.min(level, full - (n1 + n2) * perToken), 0)
-		last = math.max(last, clock)
+		adopt(b, perToken, perTick, full, tick)
 	end
-	return level, last, t1, n1, t2, n2, changed
+	return b
 end
 
--- save keeps a bucket for a second longer than it needs to be full again, which
--- is after the leases lapse: from then on there is no difference between it and
--- none.
-local function save(key, arg, level, last, perTick, full, tick, t1, n1, t2, n2)
-	local us = math.ceil((full - level) / perTick) * tick
-	local v = string.sub(arg, 1, 28) .. struct.pack('<dd', level, last)
-	if n1 + n2 > 0 then
-		v = v .. struct.pack('<dddd', t1, n1, t2, n2)
-		us = us + math.max(t1 - clock, t2 - clock, 0)
+-- save keeps a changed bucket for a second longer than it takes to be full
+-- again, which is after its leases lapse: from then on a bucket and none are the
+-- same.
+local function save(key, b)
+	if not b.changed then
+		return
 	end
-	redis.call('SET', key, v, 'PX', math.min(math.ceil(us / 1000) + 1000, 1e15))
+	local us = math.ceil((b.full - b.level) / b.perTick) * b.tick
+	local v = b.limit .. struct.pack('<dd', b.level, b.last)
+	local e = b.leases
+	if e and e.n1 + e.n2 > 0 then
+		v = v .. struct.pack('<dddd', e.t1, e.n1, e.t2, e.n2)
+		us = us + math.max(e.t1 - clock, e.t2 - clock, 0)
+	end
+	-- Redis itself would format a number with %.17g, which takes 3 % more.
+	local ms = string.format('%d', math.min(math.ceil(us / 1000) + 1000, 1e15))
+	redis.call('SET', key, v, 'PX', ms)
 end
+

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// deadlines are contexts that several calls share: one of its own costs a call
-// a microsecond, most of it for a timer that never fires. A call's ends after
-// its timeout at the latest, and after a tenth less at the earliest.
+// deadlines hands out contexts that share a deadline: one of its own costs a
+// call a microsecond, most of it for a timer that never fires. The deadline of a
+// call is at most its timeout ahead, and at least nine tenths of it.
 type deadlines struct {
 	timeout time.Duration
 	last    atomic.Pointer[deadline]
@@ -16,7 +16,7 @@ type deadlines struct {
 
 type deadline struct {
 	context.Context
-	fresh time.Time // until when it is long enough for a call
+	fresh time.Time // until when a call may still begin with it
 }
 
 // of returns a context with a deadline and the values of ctx.
@@ -29,13 +29,13 @@ func (d *deadlines) of(ctx context.Context) context.Context {
 		last = &deadline{shared, now.Add(d.timeout / 10)}
 		d.last.Store(last)
 	}
-	return &timed{last, ctx}
+	return &callContext{last, ctx}
 }
 
-// A timed context takes its end from the one and its values from the other.
-type timed struct {
+// A callContext takes its end from the one and its values from the other.
+type callContext struct {
 	*deadline
 	values context.Context
 }
 
-func (t *timed) Value(key any) any { return t.values.Value(key) }
+func (c *callContext) Value(key any) any { return c.values.Value(key) }

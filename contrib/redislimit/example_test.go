@@ -16,7 +16,7 @@ func ExampleNew() {
 	})
 	defer client.Close()
 	limiter, err := redislimit.New(client, redislimit.Config{
-		Instances: 3, // while Redis is away, each admits a third
+		Instances: 3, // while Redis is unreachable, each admits a third
 		Lease:     100 * time.Millisecond,
 		OnMode:    func(m redislimit.Mode, err error) { log.Printf("limits are %s: %v", m, err) },
 	})

@@ -1,65 +1,75 @@
--- KEYS are buckets of one sender; ARGV[i] is '<dddf', the limit of KEYS[i], and
--- '<ddddddddd': tokens that are needed now, tokens to lease besides, how long
--- in microseconds, and for each of two lots when it lapses, how many of its
--- tokens were spent, and how many are given back. What is needed is taken all
--- or nothing, and only with it is anything leased. The reply is whether it was
--- taken, the time, and for each bucket its level, for how many microseconds that
--- has been so, the tokens leased, and when they lapse.
-local n = #KEYS
-local take = true
-local state, reply = {}, {0, clock}
-for i = 1, n do
-	local arg = ARGV[i]
-	local perToken, perTick, full, tick = struct.unpack('<dddf', arg)
-	local need, extra, term, ta, sa, ba, tb, sb, bb = struct.unpack('<ddddddddd', arg, 29)
-	local level, last, t1, n1, t2, n2, changed = load(KEYS[i], arg, perToken, perTick, full, tick)
-	local function settle(t, spent, back)
-		if spent + back == 0 then
-			return
-		elseif n1 > 0 and t == t1 then
-			n1 = math.max(n1 - spent - back, 0)
-		elseif n2 > 0 and t == t2 then
-			n2 = math.max(n2 - spent - back, 0)
-		else
-			return
-		end
-		-- Leased by a larger limit, they may not all have room.
-		level = math.min(level + back * perToken, math.max(full - (n1 + n2) * perToken, 0))
-		changed = true
+-- KEYS are buckets of one sender. ARGV[i] is '<dddf', the limit of KEYS[i], and
+-- '<ddddddddd': the tokens that are needed now, the tokens to lease besides, for
+-- how many microseconds, and for each of two leases when it lapses, how many of
+-- its tokens were spent, and how many are given back. What is needed is taken
+-- from all buckets or from none, and only with it is anything leased. The reply
+-- is whether it was taken, the time, and for each bucket its level, for how many
+-- microseconds it has had it, the tokens leased, and when they lapse.
+
+-- settle removes tokens from the lease that lapses at t. Those given back
+-- return to the bucket, if there is room: they may be from a larger limit.
+local function settle(b, t, spent, back)
+	local e = b.leases
+	if not e or spent + back == 0 then
+		return
+	elseif e.n1 > 0 and t == e.t1 then
+		e.n1 = math.max(e.n1 - spent - back, 0)
+	elseif e.n2 > 0 and t == e.t2 then
+		e.n2 = math.max(e.n2 - spent - back, 0)
+	else
+		return -- it has lapsed
 	end
-	settle(ta, sa, ba)
-	settle(tb, sb, bb)
-	take = take and level >= need * perToken
-	state[i] = {perToken, perTick, full, tick, need, extra, term, level, last, t1, n1, t2, n2, changed}
+	b.level = math.min(b.level + back * b.perToken, room(b))
+	b.changed = true
 end
-if take then
-	reply[1] = 1
+
+-- lease leases whole tokens, as many as there are. It returns how many, and when
+-- they lapse.
+local function lease(b, wanted, term)
+	local tokens = math.min(wanted, math.floor(b.level / b.perToken))
+	if tokens == 0 then
+		return 0, 0
+	end
+	b.level = b.level - tokens * b.perToken
+	b.changed = true
+	local e = b.leases
+	if not e then
+		e = {t1 = 0, n1 = 0, t2 = 0, n2 = 0}
+		b.leases = e
+	end
+	if e.n2 == 0 then
+		e.t2, e.n2 = math.max(clock + term, e.n1 > 0 and e.t1 or 0), tokens
+	elseif e.t2 >= clock + term / 2 then
+		e.n2 = e.n2 + tokens
+	else
+		-- Two leases are all there are, unless instances lease for different
+		-- terms. Then the earlier one lapses with the later.
+		e.t1, e.n1 = e.t2, e.n1 + e.n2
+		e.t2, e.n2 = math.max(clock + term, e.t1), tokens
+	end
+	return tokens, e.t2
 end
-for i = 1, n do
-	local perToken, perTick, full, tick, need, extra, term, level, last, t1, n1, t2, n2, changed = unpack(state[i])
-	local leased, lapse = 0, 0
-	if take then
-		level = level - need * perToken
-		leased = math.min(extra, math.floor(level / perToken))
-		changed = changed or need + leased > 0
+
+local taken = true
+local buckets, orders = {}, {}
+for i = 1, #KEYS do
+	local b = load(KEYS[i], ARGV[i])
+	local need, extra, term, t1, spent1, back1, t2, spent2, back2 = struct.unpack('<ddddddddd', ARGV[i], 29)
+	settle(b, t1, spent1, back1)
+	settle(b, t2, spent2, back2)
+	taken = taken and b.level >= need * b.perToken
+	buckets[i], orders[i] = b, {need = need, extra = extra, term = term}
+end
+local reply = {taken and 1 or 0, clock}
+for i = 1, #KEYS do
+	local b, order = buckets[i], orders[i]
+	local tokens, lapse = 0, 0
+	if taken then
+		b.level = b.level - order.need * b.perToken
+		b.changed = b.changed or order.need > 0
+		tokens, lapse = lease(b, order.extra, order.term)
 	end
-	if leased > 0 then
-		level = level - leased * perToken
-		if n2 == 0 then
-			t2, n2 = math.max(clock + term, n1 > 0 and t1 or 0), leased
-		elseif t2 >= clock + term / 2 then
-			n2 = n2 + leased
-		else
-			-- Two lots are all there are, unless instances lease for
-			-- different terms: then the earlier one lapses with the later.
-			t1, n1 = t2, n1 + n2
-			t2, n2 = math.max(clock + term, t1), leased
-		end
-		lapse = t2
-	end
-	reply[4 * i - 1], reply[4 * i], reply[4 * i + 1], reply[4 * i + 2] = level, clock - last, leased, lapse
-	if changed then
-		save(KEYS[i], ARGV[i], level, last, perTick, full, tick, t1, n1, t2, n2)
-	end
+	save(KEYS[i], b)
+	reply[4 * i - 1], reply[4 * i], reply[4 * i + 1], reply[4 * i + 2] = b.level, clock - b.last, tokens, lapse
 end
 return reply

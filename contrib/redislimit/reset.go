@@ -4,21 +4,22 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// scan is a step of SCAN. As a script with a key it is asked where the sender's
-// buckets are, whatever kind of client that goes through.
+// scan is a step of SCAN. As a script with a key it runs on the server that
+// holds the sender's buckets, whatever kind of client sends it.
 var scan = redis.NewScript(`return redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', 10000)`)
 
-// Reset makes all buckets of a sender full again, for support staff: it hands
-// out a burst. It looks through all keys of the Redis, or of the one master of
-// a Cluster, that holds the sender: about a second for a million. What other
-// instances have leased of the sender's tokens they keep until it lapses.
+// Reset fills all buckets of a sender, for support staff. It hands out a burst.
+// It scans all keys of the Redis that holds the sender, or of that one master of
+// a Cluster: about a second for a million keys. Other instances keep the
+// sender's tokens that they have leased until those lapse.
 func (l *Limiter) Reset(ctx context.Context, senderID string) error {
 	if l.leases != nil {
-		l.leases.drop(senderID)
+		l.leases.locked(l.leases.shard(senderID), func(t *leaseTable, _ time.Duration) { t.empty(senderID) })
 	}
 	prefix := l.key(senderID, "")
 	for cursor := "0"; ; {
@@ -37,4 +38,5 @@ func (l *Limiter) Reset(ctx context.Context, senderID string) error {
 	}
 }
 
+// glob quotes what SCAN's patterns give a meaning.
 var glob = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)

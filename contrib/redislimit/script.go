@@ -5,21 +5,21 @@ import (
 	"crypto/sha1"
 	_ "embed"
 	"encoding/hex"
-	"errors"
-	"io"
-	"net"
-	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
 
-//go:embed bucket.lua
-var bucketLua string
+var (
+	//go:embed bucket.lua
+	bucketLua string
+	//go:embed take.lua
+	takeLua string
+	//go:embed lease.lua
+	leaseLua string
 
-//go:embed take.lua
-var takeLua string
-
-var takeScript = newScript(takeLua)
+	takeScript  = newScript(takeLua)
+	leaseScript = newScript(leaseLua)
+)
 
 type script struct{ text, sha string }
 
@@ -29,18 +29,18 @@ func newScript(text string) *script {
 	return &script{text: text, sha: hex.EncodeToString(sum[:])}
 }
 
-// once is a command that the client must not send again by itself: what is
-// sent again is decided here, where it is known whether it does harm.
+// once is a command that the client must not retry by itself. Whether a retry
+// does harm is decided in [script.run].
 type once struct{ *redis.IntSliceCmd }
 
 func (once) NoRetry() bool { return true }
 
-// run runs a script with one round trip. It tries a second time, once, where
-// Redis did not know the script, where this Redis would not do it, and, with
-// again, where the connection broke and nobody knows whether it was done.
-func (s *script) run(ctx context.Context, n *line, keys, args []string, again bool) ([]int64, error) {
+// run runs a script in one round trip. It tries a second time, once, if Redis
+// did not know the script or did not do it. With again it also does so if the
+// connection broke and nobody knows whether the script ran.
+func (p *script) run(ctx context.Context, n *line, keys, args []string, again bool) ([]int64, error) {
 	words := make([]any, 3, 3+len(keys)+len(args))
-	words[0], words[1], words[2] = "evalsha", s.sha, len(keys)
+	words[0], words[1], words[2] = "evalsha", p.sha, len(keys)
 	for _, k := range keys {
 		words = append(words, k)
 	}
@@ -52,7 +52,7 @@ func (s *script) run(ctx context.Context, n *line, keys, args []string, again bo
 	case err == nil:
 		return reply, nil
 	case redis.HasErrorPrefix(err, "NOSCRIPT"):
-		words[0], words[1] = "eval", s.text
+		words[0], words[1] = "eval", p.text
 	case notDone(err), again && broken(err):
 	default:
 		return nil, err
@@ -69,27 +69,4 @@ func (n *line) ints(ctx context.Context, words []any) ([]int64, error) {
 		return nil, err
 	}
 	return cmd.Val(), nil
-}
-
-// notDone reports an answer of a Redis that did nothing, where the next one to
-// be asked may be another: after a failover, or during a resharding.
-func notDone(err error) bool {
-	for _, prefix := range []string{"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"} {
-		if redis.HasErrorPrefix(err, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
-// broken reports a connection that ended.
-func broken(err error) bool {
-	var op *net.OpError
-	return errors.Is(err, io.EOF) || errors.As(err, &op) && !op.Timeout() && op.Op != "dial"
-}
-
-// misused reports an answer of a Redis that is well: the key holds something
-// that is none of ours.
-func misused(err error) bool {
-	return redis.HasErrorPrefix(err, "WRONGTYPE") || strings.Contains(err.Error(), "NOBUCKET")
 }

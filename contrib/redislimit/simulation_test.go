@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -45,18 +44,17 @@ type simulation struct {
 
 type instance struct {
 	*Limiter
-	shard   leaseShard
-	waiters map[*flight][]*request
+	table   leaseTable
+	waiters map[*fetch][]*arrival
 	tended  bool
 	frozen  time.Duration // until then nothing is given back
 }
 
-type request struct {
+// An arrival is a request that came to an instance.
+type arrival struct {
+	request
 	at     *instance
 	rank   uint64
-	id     string
-	took   take
-	begun  time.Duration
 	waited bool
 }
 
@@ -102,12 +100,11 @@ func (b *modelBucket) refill(to, limit float64) {
 		return
 	}
 	ticks := math.Floor((to - b.last) / b.scale[3])
-	rest := to - b.last - ticks*b.scale[3]
 	b.level += ticks * b.scale[1]
+	b.last += ticks * b.scale[3]
 	if b.level >= limit {
-		b.level, rest = limit, 0
+		b.level, b.last = limit, to
 	}
-	b.last = to - min(rest, math.Floor((limit-b.level)*b.scale[3]/b.scale[1]))
 }
 
 func (b *modelBucket) cap() float64 { return max(b.scale[2]-(b.n1+b.n2)*b.scale[0], 0) }
@@ -259,11 +256,8 @@ func (s *simulation) run() {
 	s.buckets, s.ideal, s.oracle = map[string]*modelBucket{}, map[uint64]*idealBucket{}, map[uint64]*idealBucket{}
 	s.fleet = make([]*instance, s.instances)
 	for i := range s.fleet {
-		l := &Limiter{head: "{s:v1:", parts: make([]part, 1)}
-		if s.lease > 0 {
-			l.leases = &leases{term: s.lease}
-		}
-		s.fleet[i] = &instance{Limiter: l, shard: leaseShard{senders: map[string]*holding{}}, waiters: map[*flight][]*request{}}
+		l := &Limiter{head: keyHead("s"), scales: scales{lease: s.lease}}
+		s.fleet[i] = &instance{Limiter: l, table: newLeaseTable(), waiters: map[*fetch][]*arrival{}}
 	}
 	if s.arrivals == nil {
 		s.arrivals = (*simulation).zipf
@@ -329,35 +323,37 @@ func (s *simulation) request(i *instance, rank uint64) {
 		o.level--
 		s.allowed++
 	}
-	limit := s.limit(rank)
-	r := &request{at: i, rank: rank, id: strconv.FormatUint(rank, 10), begun: s.now}
-	r.took = take{sender: r.id, charges: []senderauth.Charge{{Name: "x", Limit: limit, Cost: 1}}, balances: make([]senderauth.Balance, 1)}
-	if err := i.plan(&r.took); err != nil {
-		panic(err)
+	a := &arrival{at: i, rank: rank, request: request{
+		sender:   strconv.FormatUint(rank, 10),
+		charges:  []senderauth.Charge{{Name: "x", Limit: s.limit(rank), Cost: 1}},
+		balances: make([]senderauth.Balance, 1),
+	}}
+	if !a.plan(&i.scales) {
+		panic("not a limit")
 	}
-	if s.lease == 0 || r.took.asked[0].term(s.lease) == 0 {
-		s.exact(r)
+	if !a.leasable() {
+		s.exact(a)
 		return
 	}
-	s.decide(r)
+	s.decide(a, false)
 }
 
-func (s *simulation) exact(r *request) {
-	s.wait(r)
-	key, arg := r.at.key(r.id, "x"), r.took.asked[0].pack(r.took.asked[0].need)
+func (s *simulation) exact(a *arrival) {
+	s.wait(a)
+	key, arg := a.at.key(a.sender, "x"), packTake(a.asked[0].scale, a.asked[0].need)
 	taken := false
 	s.travel(func() []int64 {
 		reply := s.take(key, arg)
 		if taken = reply[0] == 1; taken {
-			s.admit(r.rank)
+			s.admit(a.rank)
 		}
 		return reply
 	}, func(reply []int64) { s.done(reply, taken) })
 }
 
-func (s *simulation) wait(r *request) {
-	if !r.waited {
-		r.waited = true
+func (s *simulation) wait(a *arrival) {
+	if !a.waited {
+		a.waited = true
 		s.waited++
 	}
 }
@@ -374,97 +370,74 @@ func (s *simulation) done(reply []int64, taken bool) {
 }
 
 // decide is Limiter.leased.
-func (s *simulation) decide(r *request) {
-	i := r.at
-	h := i.shard.holding(r.id, s.now)
-	switch h.decide(&r.took, s.now) {
-	case here:
-		if !r.took.balances[0].Refused {
-			s.admit(r.rank)
-			if h.flight == nil && h.low(&r.took, s.now) {
-				s.renew(i, h)
-			}
+func (s *simulation) decide(a *arrival, joined bool) {
+	i := a.at
+	h := i.table.open(a.sender, s.now)
+	if joined {
+		h.leave(&a.request)
+	}
+	switch d := h.decide(&a.request, s.now); d.verdict {
+	case decided:
+		if !a.balances[0].Refused {
+			s.admit(a.rank)
+		}
+		if h.low(&a.request, s.now) {
+			s.send(i, h.refill(s.now), nil)
 		}
 	case direct:
-		s.exact(r)
-	case fly:
-		s.wait(r)
-		if h.flight != nil {
-			h.wait(&r.took, +1)
-			i.waiters[h.flight] = append(i.waiters[h.flight], r)
-			return
-		}
-		s.fly(i, i.prepare(h, r.took.errands(), s.now), r)
+		s.exact(a)
+	case send:
+		s.wait(a)
+		s.send(i, d.fetch, a)
+	case join:
+		s.wait(a)
+		i.waiters[d.fetch] = append(i.waiters[d.fetch], a)
 	}
 }
 
-func (s *simulation) renew(i *instance, h *holding) {
-	s.fly(i, i.prepare(h, h.errands(s.lease), s.now), nil)
-}
-
-// fly is Limiter.do, for the request r or for nobody.
-func (s *simulation) fly(i *instance, c *call, r *request) {
+// send is Limiter.send, for an arrival or for nobody.
+func (s *simulation) send(i *instance, f *fetch, a *arrival) {
 	taken := false
+	key, arg := i.key(f.sender, f.orders[0].name), packOrder(&f.orders[0])
 	s.travel(func() []int64 {
-		reply := s.leaseScript(c.keys[0], c.args[0])
-		if taken = r != nil && reply[0] == 1; taken {
-			s.admit(r.rank)
+		reply := s.leaseScript(key, arg)
+		if taken = a != nil && reply[0] == 1; taken {
+			s.admit(a.rank)
 		}
 		return reply
 	}, func(reply []int64) {
-		if reply != nil && c.land(reply, s.now, s.lease) && !c.h.holder {
-			c.h.holder = true
-			i.shard.holders = append(i.shard.holders, c.h)
-			s.tend(i)
-		}
-		if r != nil {
+		i.table.land(f, reply, s.now)
+		s.tend(i)
+		if a != nil {
 			s.done(reply, taken)
 		}
-		c.h.flight = nil
-		waiters := i.waiters[c.flight]
-		delete(i.waiters, c.flight)
+		waiters := i.waiters[f]
+		delete(i.waiters, f)
 		for _, w := range waiters {
-			c.h.wait(&w.took, -1)
-		}
-		for k, w := range waiters {
 			if reply == nil {
+				i.table.open(w.sender, s.now).leave(&w.request)
 				s.lost++
 				continue
 			}
-			for _, still := range waiters[k+1:] {
-				c.h.wait(&still.took, +1)
-			}
-			s.decide(w)
-			for _, still := range waiters[k+1:] {
-				c.h.wait(&still.took, -1)
-			}
+			s.decide(w, true)
 		}
 	})
 }
 
 // tend is Limiter.tend, while there is something to do.
 func (s *simulation) tend(i *instance) {
-	if i.tended {
+	if i.tended || len(i.table.holders) == 0 {
 		return
 	}
 	i.tended = true
 	s.after(max(s.lease/10, i.frozen-s.now), func() {
 		i.tended = false
-		if s.now < i.frozen {
-			s.tend(i)
-			return
-		}
-		i.shard.holders = slices.DeleteFunc(i.shard.holders, func(h *holding) bool {
-			held, idle := h.idling(s.now, s.lease)
-			if idle && h.flight == nil {
-				s.renew(i, h)
+		if s.now >= i.frozen {
+			for _, f := range i.table.tend(s.now, func(string) bool { return true }) {
+				s.send(i, f, nil)
 			}
-			h.holder = held || h.flight != nil
-			return !h.holder
-		})
-		if len(i.shard.holders) > 0 {
-			s.tend(i)
 		}
+		s.tend(i)
 	})
 }
 

@@ -6,18 +6,20 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/senderauth/senderauth"
 )
 
-var errClosed = errors.New("redislimit: the Limiter is closed")
+var (
+	errClosed      = errors.New("redislimit: the Limiter is closed")
+	errUnreachable = errors.New("redislimit: Redis is unreachable")
+)
 
-// Take is [senderauth.Limiter]'s. Its errors are mistakes of the caller, a key
-// of ours in Redis that holds something else, a context that ended, a closed
-// limiter, and with FailClosed ErrUnavailable. Once Redis is asked the end of ctx
-// ends nothing, for a call can carry the decisions of others: Config.Timeout does.
+// Take implements [senderauth.Limiter]. It returns an error for a mistake of the
+// caller, a bucket's key in Redis that holds something else, a context that had
+// ended before the call, a closed limiter, and, with Config.FailClosed,
+// [ErrUnavailable]. Cancelling ctx does not abort a call in flight, because
+// callers share it. Config.Timeout bounds the call instead.
 func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
 	select {
 	case <-l.stop:
@@ -25,138 +27,133 @@ func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderaut
 	default:
 	}
 	balances := make([]senderauth.Balance, len(charges))
-	if l.leases != nil && ctx.Err() == nil && l.leases.spend(senderID, charges, balances) {
+	if l.leases != nil && ctx.Err() == nil && l.spend(senderID, charges, balances) {
 		return balances, nil
 	}
-	t := take{sender: senderID, charges: charges, balances: balances}
-	if err := l.plan(&t); err != nil {
-		return nil, err
+	q := request{sender: senderID, charges: charges, balances: balances}
+	if !q.plan(&l.scales) {
+		return nil, l.mistakes(&q)
 	}
-	if len(t.asked) == 0 {
-		return t.balances, nil
+	if len(q.asked) == 0 {
+		return q.balances, nil
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("redislimit: %w", context.Cause(ctx))
 	}
 	decide := l.exact
-	if l.leases != nil && !slices.ContainsFunc(t.asked, func(a asked) bool { return a.term(l.leases.term) == 0 }) {
+	if l.leases != nil && q.leasable() {
 		decide = l.leased
 	}
-	if err := decide(ctx, &t); err != nil {
-		return l.without(ctx, &t, err)
+	if err := decide(ctx, &q); err != nil {
+		return l.fallBack(ctx, &q, err)
 	}
-	return t.balances, nil
+	return q.balances, nil
 }
 
-// A take is one call of Take.
-type take struct {
+// A request is one call of Take.
+type request struct {
 	sender   string
 	charges  []senderauth.Charge
 	balances []senderauth.Balance
-	asked    []asked // the charges that have a bucket
-	refused  bool    // whatever the buckets hold
-	room     [2]asked
+	asked    []bucketCharge // the charges that a bucket decides
+	refused  bool           // whatever the buckets hold
+	room     [2]bucketCharge
 }
 
-type asked struct {
+// A bucketCharge is a charge that a bucket decides.
+type bucketCharge struct {
+	*senderauth.Charge
 	*scale
-	i    int    // of the charge
-	need uint64 // parts
+	balance *senderauth.Balance
+	need    uint64 // parts
 }
 
-// plan finds the mistakes of the caller and decides what needs no bucket.
-func (l *Limiter) plan(t *take) error {
-	t.asked = t.room[:0]
-	for i := range t.charges {
-		c, b := &t.charges[i], &t.balances[i]
-		if c.Cost < 0 || slices.ContainsFunc(t.charges[:i], func(d senderauth.Charge) bool { return d.Name == c.Name }) {
-			return l.mistakes(t)
+// plan decides the charges that need no bucket. It reports false for a mistake
+// of the caller.
+func (q *request) plan(k *scales) bool {
+	q.asked = q.room[:0]
+	for i := range q.charges {
+		c, balance := &q.charges[i], &q.balances[i]
+		if c.Cost < 0 || slices.ContainsFunc(q.charges[:i], func(d senderauth.Charge) bool { return d.Name == c.Name }) {
+			return false
 		}
 		switch c.Limit {
 		case senderauth.Unlimited():
-			b.Remaining = math.MaxInt
+			balance.Remaining = math.MaxInt
 			continue
 		case senderauth.Blocked():
 			if c.Cost > 0 {
-				*b = senderauth.Balance{Refused: true, RetryAfter: -1}
-				t.refused = true
+				*balance = senderauth.Balance{Refused: true, RetryAfter: -1}
+				q.refused = true
 			}
 			continue
 		}
-		s := l.scales.of(c.Limit)
+		s := k.of(c.Limit)
 		if s == nil {
-			return l.mistakes(t)
+			return false
 		}
-		// A cost above the burst is a part more than the bucket can hold, so
-		// that it is refused and fits a double.
-		need := s.full + 1
-		if c.Cost <= s.burst {
-			need = uint64(c.Cost) * s.perToken
-		}
+		need := s.parts(c.Cost)
 		if need > s.full {
-			t.refused = true
+			q.refused = true
 		}
-		t.asked = append(t.asked, asked{scale: s, i: i, need: need})
+		q.asked = append(q.asked, bucketCharge{Charge: c, scale: s, balance: balance, need: need})
 	}
-	return nil
+	return true
 }
 
-// mistakes returns what the limiter of a single process says about the charges:
-// it knows what is wrong with them, and then takes nothing.
-func (l *Limiter) mistakes(t *take) error {
-	_, err := l.local.Take(context.Background(), t.sender, t.charges)
+// costs reports whether any bucket is to lose tokens.
+func (q *request) costs() bool {
+	return slices.ContainsFunc(q.asked, func(c bucketCharge) bool { return c.Cost > 0 })
+}
+
+// leasable reports whether tokens of every bucket can be leased: charges are
+// taken together or not at all.
+func (q *request) leasable() bool {
+	return !slices.ContainsFunc(q.asked, func(c bucketCharge) bool { return c.term == 0 })
+}
+
+// mistakes returns the error of the limiter in memory, which knows what is wrong
+// with the charges and takes nothing.
+func (l *Limiter) mistakes(q *request) error {
+	_, err := l.local.Take(context.Background(), q.sender, q.charges)
 	return err
 }
 
 // exact asks the buckets in Redis.
-func (l *Limiter) exact(ctx context.Context, t *take) error {
-	keys, args := make([]string, len(t.asked)), make([]string, len(t.asked), len(t.asked)+1)
-	for i, a := range t.asked {
-		keys[i] = l.key(t.sender, t.charges[a.i].Name)
-		args[i] = a.pack(a.need)
+func (l *Limiter) exact(ctx context.Context, q *request) error {
+	keys, args := make([]string, len(q.asked)), make([]string, len(q.asked), len(q.asked)+1)
+	for i := range q.asked {
+		c := &q.asked[i]
+		keys[i], args[i] = l.key(q.sender, c.Name), packTake(c.scale, c.need)
 	}
-	if t.refused {
+	if q.refused {
 		args = append(args, "look")
 	}
-	reply, err := l.ask(ctx, t.sender, func(ctx context.Context, n *line) ([]int64, error) {
+	numbers, err := l.ask(ctx, q.sender, func(ctx context.Context, n *line) ([]int64, error) {
 		return takeScript.run(ctx, n, keys, args, true)
 	})
 	if err != nil {
 		return err
 	}
-	if len(reply) != 1+2*len(t.asked) {
-		return fmt.Errorf("redislimit: the script's reply has %d numbers", len(reply))
+	reply, err := parseTakeReply(numbers, len(q.asked))
+	if err != nil {
+		return err
 	}
-	taken := reply[0] == 1
-	for i, a := range t.asked {
-		t.balances[a.i] = a.balance(uint64(reply[1+2*i]), a.need, microseconds(reply[2+2*i]), taken)
+	for i := range q.asked {
+		c := &q.asked[i]
+		level, unchanged := reply.bucket(i)
+		*c.balance = c.balanceAt(level, c.need, unchanged, reply.taken())
 	}
 	return nil
 }
 
-func microseconds(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
-
-// balance is the state of a bucket that has had a level for some time: before
-// its need was refused, or after it was taken.
-func (s *scale) balance(level, need uint64, since time.Duration, taken bool) senderauth.Balance {
-	b := senderauth.Balance{Remaining: s.tokens(level), ResetAfter: s.wait(level, s.full, since)}
-	if !taken && level < need {
-		b.Refused = true
-		b.RetryAfter = -1
-		if need <= s.full {
-			b.RetryAfter = s.wait(level, need, since)
-		}
-	}
-	return b
-}
-
-// ask calls Redis unless that is away, within the time that a decision has.
+// ask calls Redis within the time that a decision has, unless the breaker is
+// open.
 func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Context, *line) ([]int64, error)) ([]int64, error) {
 	part := l.part(sender)
 	if part.open() {
-		return nil, errAway
+		return nil, errUnreachable
 	}
-	// A call carries others' decisions, too: it does not end with one client.
 	reply, err := call(l.deadlines.of(ctx), &part.line)
 	if err == nil || misused(err) {
 		part.succeeded()
@@ -164,65 +161,4 @@ func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Cont
 	}
 	part.failed(err, func() error { return l.probe(sender) })
 	return nil, err
-}
-
-var errAway = errors.New("redislimit: Redis is away")
-
-// probe writes: a replica, or a Redis that is out of memory, would read. No
-// bucket has that name, for theirs go on with a colon.
-func (l *Limiter) probe(sender string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
-	defer cancel()
-	return l.client.Set(ctx, l.head+escaped(sender)+"}probe", 1, time.Second).Err()
-}
-
-// key is the name of a bucket in Redis. The hash tag puts all buckets of a
-// sender into one slot of a Cluster.
-func (l *Limiter) key(sender, name string) string { return l.head + escaped(sender) + "}:" + name }
-
-func escaped(sender string) string {
-	if strings.IndexByte(sender, '}') >= 0 || strings.IndexByte(sender, '%') >= 0 {
-		return strings.NewReplacer("%", "%25", "}", "%7D").Replace(sender)
-	}
-	return sender
-}
-
-// without decides where Redis could not be asked.
-func (l *Limiter) without(ctx context.Context, t *take, err error) ([]senderauth.Balance, error) {
-	if misused(err) {
-		return nil, fmt.Errorf("redislimit: %w", err)
-	}
-	if l.failClosed {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	n := max(l.instances(), 1)
-	share := make([]senderauth.Charge, len(t.charges))
-	for i, c := range t.charges {
-		share[i] = senderauth.Charge{Name: c.Name, Limit: divide(c.Limit, n), Cost: c.Cost}
-	}
-	balances, err := l.local.Take(ctx, t.sender, share)
-	for _, a := range t.asked {
-		// What is above the share may still pass when Redis is back.
-		if b := &balances[a.i]; b.RetryAfter < 0 && a.need <= a.full {
-			b.RetryAfter = time.Second
-		}
-	}
-	return balances, err
-}
-
-// divide returns the limit of one of n instances. Its burst is at least 1.
-func divide(l senderauth.Limit, n int) senderauth.Limit {
-	if n == 1 || l == senderauth.Unlimited() || l == senderauth.Blocked() {
-		return l
-	}
-	if l.Burst == 0 {
-		l.Burst = l.Requests
-	}
-	l.Burst = max(l.Burst/n, 1)
-	if l.Per > math.MaxInt64/time.Duration(n) {
-		l.Per = math.MaxInt64
-	} else {
-		l.Per *= time.Duration(n)
-	}
-	return l
 }

@@ -1,30 +1,22 @@
--- KEYS are buckets of one sender; ARGV[i] is '<dddfd': the limit of KEYS[i] and
--- the parts to take from it. One ARGV more: only look. The reply is whether all
--- was taken (1) or nothing (0), and of each bucket the level after it and the
--- microseconds for which that has been so.
-local n = #KEYS
-local take = #ARGV == n
-local state, reply = {}, {0}
-for i = 1, n do
-	local arg = ARGV[i]
-	local perToken, perTick, full, tick, need = struct.unpack('<dddfd', arg)
-	local level, last, t1, n1, t2, n2, changed = load(KEYS[i], arg, perToken, perTick, full, tick)
-	take = take and level >= need
-	reply[2 * i], reply[2 * i + 1] = level, clock - last
-	state[i] = {need, level, last, perTick, full, tick, t1, n1, t2, n2, changed}
+-- KEYS are buckets of one sender. ARGV[i] is '<dddfd': the limit of KEYS[i] and
+-- the parts to take from it. With one more ARGV nothing is taken. The reply is
+-- whether all parts were taken (1) or none (0), and for each bucket its level
+-- afterwards and for how many microseconds it has had it.
+local taken = #ARGV == #KEYS
+local buckets, needs = {}, {}
+for i = 1, #KEYS do
+	local b, need = load(KEYS[i], ARGV[i]), struct.unpack('<d', ARGV[i], 29)
+	taken = taken and b.level >= need
+	buckets[i], needs[i] = b, need
 end
-if take then
-	reply[1] = 1
-end
-for i = 1, n do
-	local need, level, last, perTick, full, tick, t1, n1, t2, n2, changed = unpack(state[i])
-	if take and need > 0 then
-		level = level - need
-		reply[2 * i] = level
-		changed = true
+local reply = {taken and 1 or 0}
+for i = 1, #KEYS do
+	local b = buckets[i]
+	if taken and needs[i] > 0 then
+		b.level = b.level - needs[i]
+		b.changed = true
 	end
-	if changed then
-		save(KEYS[i], ARGV[i], level, last, perTick, full, tick, t1, n1, t2, n2)
-	end
+	save(KEYS[i], b)
+	reply[2 * i], reply[2 * i + 1] = b.level, clock - b.last
 end
 return reply

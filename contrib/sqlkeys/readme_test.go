@@ -59,7 +59,7 @@ func TestReadmeSnippetWorks(t *testing.T) {
 
 	source := filepath.Join(t.TempDir(), "keys.db")
 	s := open(t, source, sqlkeys.Config{})
-	k := s.issue(t, sqlkeys.NewKey{})
+	k, prefixed := s.issue(t, sqlkeys.NewKey{}), s.issue(t, sqlkeys.NewKey{Format: sqlkeys.FormatPrefixed})
 	t.Setenv("SENDERAUTH_DB", source)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -73,6 +73,7 @@ func TestReadmeSnippetWorks(t *testing.T) {
 			return w.Code
 		}
 		require.Equal(t, http.StatusOK, send(k.Credentials))
+		require.Equal(t, http.StatusOK, send(prefixed.Credentials))
 		require.Equal(t, http.StatusUnauthorized, send(senderauth.Credentials{SenderID: k.Key.SenderID, APIKey: k.Key.SenderID}))
 		stop()
 		return nil

@@ -139,7 +139,7 @@ func (s *Store) NewRecorder(cfg RecorderConfig) (*Recorder, error) {
 // for nothing but a short lock. It ignores events without a known key. A
 // request that passes one guard inside another counts once. If the inner guard
 // refuses it, it counts once for each of the two outcomes.
-func (r *Recorder) Observe(ctx context.Context, e senderauth.Event) {
+func (r *Recorder) Observe(_ context.Context, e senderauth.Event) {
 	id := e.Sender.KeyID
 	if id == "" && e.Err != nil {
 		id = refusedKey(e.Err)
@@ -148,10 +148,8 @@ func (r *Recorder) Observe(ctx context.Context, e senderauth.Event) {
 	if id == "" || outcome < 0 {
 		return
 	}
-	if e.Outcome == senderauth.Admitted {
-		if outer, ok := senderauth.SenderFrom(ctx); ok && outer.KeyID == id {
-			return
-		}
+	if e.Inner && e.Outcome == senderauth.Admitted {
+		return // the guard further out has counted it
 	}
 	s := &r.shards[maphash.String(r.seed, id)%recorderShards]
 	s.mu.Lock()

@@ -50,7 +50,7 @@ func parseFlags(name string) (settings, error) {
 	flags.StringVar(&set.db, "db", "", "where keys are kept: path of a SQLite file, or PostgreSQL URL (default SENDERAUTH_DB, or else senderauth.db)")
 	flags.StringVar(&set.redis, "redis", "", "URL of the Redis that shares the limits, with the further nodes of a Cluster after commas (default: they are kept in memory)")
 	flags.DurationVar(&set.redisTimeout, "redis-timeout", 50*time.Millisecond, "how long a request waits for Redis, and is then limited without it")
-	flags.IntVar(&set.instances, "instances", 1, "programs that share the limits: each has that part of them while Redis is away")
+	flags.IntVar(&set.instances, "instances", 1, "programs that share the limits: each has that part of them while Redis is unreachable")
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			flags.SetOutput(os.Stdout)

@@ -30,8 +30,8 @@ func openLimiter(set settings, log *slog.Logger) (_ senderauth.Limiter, done fun
 		Instances: set.instances,
 		Timeout:   set.redisTimeout,
 		OnMode: func(m redislimit.Mode, err error) {
-			if m == redislimit.Away {
-				log.Warn("limits are not shared: Redis is away", "share", fmt.Sprintf("1/%d", set.instances), "error", err)
+			if m == redislimit.Fallback {
+				log.Warn("limits are not shared: Redis is unreachable", "share", fmt.Sprintf("1/%d", set.instances), "error", err)
 			} else {
 				log.Info("limits are shared again")
 			}

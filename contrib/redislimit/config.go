@@ -1,0 +1,116 @@
+package redislimit
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Config configures [New]. Only Instances is required.
+type Config struct {
+	_ [0]func()
+
+	// Instances is how many processes share the limits. While Redis is
+	// unreachable, each of them admits that fraction of every limit. It is not
+	// needed with CountInstances or FailClosed.
+	Instances int
+	// CountInstances returns the number of processes if that changes. The
+	// limiter calls it for each decision that it makes without Redis. It must
+	// not block. A result below 1 counts as 1.
+	CountInstances func() int
+
+	// Lease turns lease mode on: an instance takes tokens from Redis ahead of
+	// need and serves from memory, more of them the faster a sender is, and
+	// none for a slow one. Leased tokens lapse after this time, or after a
+	// quarter of the time that fills the bucket if that is less. Zero means
+	// exact mode; 100 milliseconds is a good lease. The fleet never admits more
+	// than in exact mode. It admits less by what instances hold of a sender
+	// while others ask for it.
+	Lease time.Duration
+
+	// Timeout is how long a decision waits for Redis, or up to a tenth less. In
+	// lease mode a decision may first wait for a call of the same sender that
+	// is in flight, and then for its own. Zero means 50 milliseconds.
+	Timeout time.Duration
+	// Failures is the number of failed calls in a row after which the limiter
+	// stops calling Redis. Zero means 5.
+	Failures int
+	// ProbeEvery is how often the limiter then probes Redis, until it can write
+	// again. Zero means 250 milliseconds.
+	ProbeEvery time.Duration
+	// FailClosed makes Take return ErrUnavailable if Redis cannot decide,
+	// instead of deciding locally. The guard's own FailClosed then answers 503.
+	FailClosed bool
+	// OnMode is called when the limiter stops calling Redis, with the error of
+	// the last failed call, and with a nil error when it resumes. It must
+	// neither block nor call the limiter.
+	OnMode func(m Mode, err error)
+
+	// Prefix starts each key in Redis: {Prefix:v1:sender}:name. The empty
+	// string means "senderauth".
+	Prefix string
+}
+
+// A Mode is how an instance decides.
+type Mode string
+
+const (
+	// Shared means that Redis decides.
+	Shared Mode = "shared"
+	// Fallback means that the instance decides by its share of each limit, or
+	// returns ErrUnavailable with FailClosed, because Redis is unreachable.
+	Fallback Mode = "fallback"
+)
+
+// validate reports every mistake at once.
+func validate(client redis.UniversalClient, cfg *Config) error {
+	errs := []error{validateClient(client)}
+	report := func(format string, args ...any) { errs = append(errs, fmt.Errorf("redislimit: "+format, args...)) }
+	if cfg.Instances < 1 && cfg.CountInstances == nil && !cfg.FailClosed || cfg.Instances < 0 {
+		report("Config.Instances is %d: how many processes share the limits?", cfg.Instances)
+	}
+	if cfg.Instances > 0 && cfg.CountInstances != nil {
+		report("Config.Instances and Config.CountInstances are both set")
+	}
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{{"Lease", cfg.Lease}, {"Timeout", cfg.Timeout}, {"ProbeEvery", cfg.ProbeEvery}} {
+		if d.value < 0 {
+			report("Config.%s %v is below 0", d.field, d.value)
+		}
+	}
+	if cfg.Failures < 0 || cfg.Failures > math.MaxInt32 {
+		report("Config.Failures %d is not in 0..%d", cfg.Failures, math.MaxInt32)
+	}
+	if strings.ContainsAny(cfg.Prefix, "{}") {
+		report("Config.Prefix %q has a brace, which marks the part of a key that chooses the slot of a Cluster", cfg.Prefix)
+	}
+	return errors.Join(errs...)
+}
+
+func validateClient(client redis.UniversalClient) error {
+	if v := reflect.ValueOf(client); !v.IsValid() {
+		return errors.New("redislimit: New: the client is nil")
+	} else if v.Kind() == reflect.Pointer && v.IsNil() {
+		return fmt.Errorf("redislimit: New: the client is a nil %T", client)
+	}
+	timeouts := true
+	switch c := client.(type) {
+	case *redis.Client:
+		timeouts = c.Options().ContextTimeoutEnabled
+	case *redis.ClusterClient:
+		timeouts = c.Options().ContextTimeoutEnabled
+	case *redis.Ring:
+		timeouts = c.Options().ContextTimeoutEnabled
+	}
+	if !timeouts {
+		return errors.New("redislimit: New: the client's ContextTimeoutEnabled is false: a call could take its ReadTimeout")
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+package redislimit_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/redislimit"
+	"github.com/stretchr/testify/require"
+)
+
+// A replica is promoted: what it says before (READONLY) is retried once, then
+// decided without it, and the bucket goes on where it was.
+func TestFailover(t *testing.T) {
+	master := startServer(t, "redis-server", "--repl-diskless-sync-delay", "0")
+	replica := startServer(t, "redis-server", "--replicaof", "127.0.0.1 "+fmt.Sprint(master.Port()))
+	c := replica.client()
+	defer c.Close()
+	mc := master.client()
+	defer mc.Close()
+	var m modes
+	l := open(t, c, redislimit.Config{Instances: 1, OnMode: m.add, Failures: 3, Timeout: time.Second})
+	atMaster := open(t, mc, redislimit.Config{Timeout: time.Second})
+	require.Equal(t, 6, take(t, atMaster, "a", charge("x", hourly(10), 4))[0].Remaining)
+	eventually(t, func() error {
+		if info := c.Info(ctx, "replication").Val(); !contains(info, "master_link_status:up") || c.DBSize(ctx).Val() == 0 {
+			return errors.New(info)
+		}
+		return nil
+	})
+	commands(t, c)
+	for range 10 {
+		take(t, l, "a", charge("x", hourly(1000), 1))
+	}
+	require.NoError(t, m.are(redislimit.Fallback))
+	stats := commands(t, c)
+	require.LessOrEqual(t, stats["evalsha"]+stats["eval"], 6, "3 decisions, each tried twice")
+	require.NoError(t, c.Do(ctx, "replicaof", "no", "one").Err())
+	eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
+	require.Equal(t, 5, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+}
+
+// A Sentinel promotes the replica of a master that died: the limiter finds it by
+// itself, and the bucket goes on where it was.
+func TestSentinel(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		t.Parallel()
+		master := startServer(t, "redis-server")
+		replica := startServer(t, "redis-server", "--replicaof", "127.0.0.1 "+fmt.Sprint(master.Port()))
+		sentinel := startSentinel(t, master)
+		s := redis.NewSentinelClient(&redis.Options{Addr: sentinel})
+		defer s.Close()
+		eventually(t, func() error {
+			replicas, err := s.Replicas(ctx, "limits").Result()
+			if err == nil && (len(replicas) != 1 || replicas[0]["master-link-status"] != "ok") {
+				err = fmt.Errorf("%v", replicas)
+			}
+			return err
+		})
+		c := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "limits", SentinelAddrs: []string{sentinel}, ContextTimeoutEnabled: true})
+		defer c.Close()
+		var m modes
+		l := open(t, c, redislimit.Config{Lease: lease, OnMode: m.add, Instances: 2, Timeout: time.Second, Failures: 1})
+		require.Equal(t, 6, take(t, l, "a", charge("x", hourly(10), 4))[0].Remaining)
+		rc := replica.client()
+		defer rc.Close()
+		eventually(t, func() error {
+			if rc.DBSize(ctx).Val() == 0 {
+				return errors.New("not replicated")
+			}
+			return nil
+		})
+		master.kill()
+		d := startLoad(l, 4, charge("y", hourly(1000), 1))
+		eventually(t, func() error { return m.are(redislimit.Fallback) })
+		eventually(t, func() error {
+			if !contains(rc.Info(ctx, "replication").Val(), "role:master") {
+				return errors.New("not promoted")
+			}
+			return nil
+		})
+		promoted := time.Now()
+		eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
+		t.Logf("shared again %v after the promotion", time.Since(promoted).Round(time.Millisecond))
+		d.stop()
+		require.Zero(t, d.failed.Load())
+		require.Equal(t, 5, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+	})
+}
+
+func TestCluster(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		c, nodes := startCluster(t)
+		var m modes
+		l := open(t, c, redislimit.Config{Lease: lease, Instances: 2, OnMode: m.add, Timeout: time.Second, Failures: 1})
+		sender := func(i int) string { return fmt.Sprintf("sender-%d", i) }
+		var wg sync.WaitGroup
+		for i := range 60 {
+			wg.Go(func() {
+				b := take(t, l, sender(i), charge("x", hourly(10), 1), charge("y", hourly(5), 2))
+				require.Equal(t, 9, b[0].Remaining)
+				require.Equal(t, 3, b[1].Remaining)
+			})
+		}
+		wg.Wait()
+		require.NoError(t, m.are())
+
+		require.NoError(t, l.Reset(ctx, sender(0)))
+		b := take(t, l, sender(0), charge("x", hourly(10), 0), charge("y", hourly(5), 0))
+		require.Equal(t, []senderauth.Balance{{Remaining: 10}, {Remaining: 5}}, b)
+		require.Equal(t, 3, take(t, l, sender(1), charge("y", hourly(5), 0))[0].Remaining)
+		require.Equal(t, 9, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
+
+		// A slot moves to another master: MOVED is followed.
+		tag := prefix(t) + ":v1:" + sender(0)
+		slot := c.ClusterKeySlot(ctx, "{"+tag+"}").Val()
+		var from, to *redis.Client
+		for i, n := range nodes {
+			nc := n.client()
+			defer nc.Close()
+			if slot >= int64(i*16384/3) && slot < int64((i+1)*16384/3) {
+				from = nc
+			} else {
+				to = nc
+			}
+		}
+		toID, fromID := to.Do(ctx, "cluster", "myid").Val(), from.Do(ctx, "cluster", "myid").Val()
+		require.NoError(t, to.Do(ctx, "cluster", "setslot", slot, "importing", fromID).Err())
+		require.NoError(t, from.Do(ctx, "cluster", "setslot", slot, "migrating", toID).Err())
+		_, port, err := net.SplitHostPort(to.Options().Addr)
+		require.NoError(t, err)
+		for _, key := range from.ClusterGetKeysInSlot(ctx, int(slot), 100).Val() {
+			require.NoError(t, from.Migrate(ctx, "127.0.0.1", port, key, 0, time.Second).Err())
+		}
+		require.NoError(t, to.Do(ctx, "cluster", "setslot", slot, "node", toID).Err())
+		require.NoError(t, from.Do(ctx, "cluster", "setslot", slot, "node", toID).Err())
+		require.Equal(t, 8, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
+		require.NoError(t, m.are())
+
+		// One master hangs: its senders are decided without it, the others' by
+		// theirs. It goes on before the Cluster gives it up.
+		nodes[2].pause()
+		var shared, away atomic.Int64
+		for i := range 60 {
+			wg.Go(func() {
+				switch b := take(t, l, sender(i), charge("z", hourly(100), 0)); b[0].Remaining {
+				case 100:
+					shared.Add(1)
+				case 50:
+					away.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		nodes[2].resume()
+		require.EqualValues(t, 60, shared.Load()+away.Load())
+		require.Positive(t, shared.Load())
+		require.Positive(t, away.Load())
+		eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
+		require.Equal(t, 100, take(t, l, sender(1), charge("z", hourly(100), 0))[0].Remaining)
+	})
+}

@@ -1,0 +1,114 @@
+package redislimit_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/redislimit"
+	"github.com/stretchr/testify/require"
+)
+
+// An ended context is an error of the one call, and no failure of Redis. What
+// hooks of the client find in a context, they find in a call's.
+func TestContexts(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		c := startServer(t, "redis-server").client()
+		defer c.Close()
+		var seen hook
+		c.AddHook(&seen)
+		l := open(t, c, redislimit.Config{Lease: lease, Failures: 1, Timeout: time.Second})
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		for range 3 {
+			_, err := l.Take(ended, "a", []senderauth.Charge{charge("x", hourly(9), 1)})
+			require.ErrorIs(t, err, context.Canceled)
+		}
+		b, err := l.Take(context.WithValue(ctx, hookKey{}, "trace"), "a", []senderauth.Charge{charge("x", hourly(9), 1)})
+		require.NoError(t, err)
+		require.Equal(t, 8, b[0].Remaining)
+		require.Equal(t, "trace", seen.value.Load())
+	})
+}
+
+type hookKey struct{}
+
+// A hook notes what it finds in the context of a command.
+type hook struct{ value atomic.Value }
+
+func (h *hook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if v := ctx.Value(hookKey{}); v != nil {
+			h.value.Store(v)
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (h *hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// A hook that panics is a matter of the one call: those that come after it are
+// decided.
+type panicking struct {
+	hook
+	commands int
+}
+
+func (h *panicking) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if h.commands++; h.commands == 1 {
+			panic("hook")
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func TestHookPanics(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		c := startServer(t, "redis-server").client()
+		defer c.Close()
+		c.AddHook(&panicking{})
+		l := open(t, c, redislimit.Config{Lease: lease, Timeout: time.Second})
+		require.Panics(t, func() { take(t, l, "a", charge("x", hourly(10), 1)) })
+		require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+	})
+}
+
+// No key and no part of one is in what is written to Redis: only the sender,
+// the name, and numbers. None of them is of the instance's clock.
+func TestRedisSeesNoClockAndNoKey(t *testing.T) {
+	c := startServer(t, "redis-server").client()
+	defer c.Close()
+	var r recorder
+	c.AddHook(&r)
+	l := open(t, c, redislimit.Config{Timeout: time.Second, Prefix: "p"})
+	take(t, l, "sender", charge("x", hourly(10), 1))
+	require.Equal(t, []string{"{p:v1:sender}:x"}, c.Keys(ctx, "*").Val())
+	r.words = nil
+	for range 2 {
+		<-time.After(2 * time.Millisecond)
+		take(t, l, "sender", charge("x", hourly(10), 1))
+	}
+	require.Len(t, r.words, 2)
+	require.Equal(t, r.words[0], r.words[1])
+}
+
+// A recorder notes the words of each command.
+type recorder struct {
+	hook
+	words [][]any
+}
+
+func (r *recorder) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		r.words = append(r.words, cmd.Args())
+		return next(ctx, cmd)
+	}
+}

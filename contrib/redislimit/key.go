@@ -1,0 +1,25 @@
+package redislimit
+
+import (
+	"cmp"
+	"strings"
+)
+
+// keyHead starts every key, up to the sender.
+func keyHead(prefix string) string { return "{" + cmp.Or(prefix, "senderauth") + ":v1:" }
+
+// key returns the name of a bucket in Redis. The hash tag puts all buckets of a
+// sender into one slot of a Cluster.
+func (l *Limiter) key(sender, name string) string { return l.head + escaped(sender) + "}:" + name }
+
+// probeKey returns the key that a probe writes. It is none of a bucket, because
+// those go on with a colon.
+func (l *Limiter) probeKey(sender string) string { return l.head + escaped(sender) + "}probe" }
+
+// escaped keeps a sender's braces out of the hash tag.
+func escaped(sender string) string {
+	if strings.IndexByte(sender, '}') >= 0 || strings.IndexByte(sender, '%') >= 0 {
+		return strings.NewReplacer("%", "%25", "}", "%7D").Replace(sender)
+	}
+	return sender
+}

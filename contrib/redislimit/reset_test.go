@@ -1,0 +1,46 @@
+package redislimit_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/senderauth/senderauth/contrib/redislimit"
+	"github.com/stretchr/testify/require"
+)
+
+func TestReset(t *testing.T) {
+	// Servers that share the senders without knowing of one another.
+	ring := redis.NewRing(&redis.RingOptions{
+		Addrs:                 map[string]string{"one": startServer(t, "redis-server").Addr(), "two": startServer(t, "redis-server").Addr()},
+		ContextTimeoutEnabled: true,
+	})
+	defer ring.Close()
+	for name, c := range map[string]redis.UniversalClient{"single": shared(t), "ring": ring} {
+		t.Run(name, func(t *testing.T) {
+			inBoth(t, func(t *testing.T, lease time.Duration) {
+				l := open(t, c, redislimit.Config{Lease: lease, Timeout: time.Second})
+				senders := []string{"a", "ab", "a*", "[a]", "a}", "%"}
+				for _, sender := range senders {
+					take(t, l, sender, charge("x", hourly(9), 4), charge("y", hourly(9), 4))
+				}
+				for i, reset := range senders {
+					require.NoError(t, l.Reset(ctx, reset))
+					for j, sender := range senders {
+						want := 5
+						if j <= i {
+							want = 9
+						}
+						b := take(t, l, sender, charge("x", hourly(9), 0), charge("y", hourly(9), 0))
+						require.Equal(t, want, b[0].Remaining, sender)
+						require.Equal(t, want, b[1].Remaining, sender)
+					}
+				}
+				done, cancel := context.WithCancel(ctx)
+				cancel()
+				require.ErrorIs(t, l.Reset(done, "a"), context.Canceled)
+			})
+		})
+	}
+}
