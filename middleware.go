@@ -700,6 +700,7 @@ func (g *root) charge(ctx context.Context, h http.Header, d *decision, charges [
 	if d.outcome == Limited {
 		// Before there are fields to look at: the answer has only to write.
 		clearRepresentation(h)
+		dropRateFields(h)
 	}
 	g.fields.set(h, rates, unix)
 }
@@ -783,8 +784,6 @@ func limited(retry time.Duration) answer {
 		a.body = append(append(append(a.body, " Please retry after "...), digits...), " seconds."...)
 	}
 	a.body = append(a.body, `","type":"about:blank"}`...)
-	n := len(digits)
-	both := string(strconv.AppendInt(digits, int64(len(a.body)), 10))
-	a.retryAfter, a.length = both[:n], both[n:]
+	a.retryAfter = string(digits)
 	return a
 }

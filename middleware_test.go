@@ -1,7 +1,6 @@
 package senderauth_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -338,7 +337,8 @@ func TestAdmittedAndLimited(t *testing.T) {
 		// What an outer layer has said of another representation goes.
 		require.Equal(t, over, serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("ETag", "7")
-			w.Header().Set("Content-Encoding", "gzip")
+			w.Header()["cache-control"] = []string{"public"}
+			w.Header()["RateLimit"] = []string{"outer"}
 			a.ServeHTTP(w, r)
 		}), of(1)))
 		// Another sender is not touched, and letters have no case.
@@ -934,7 +934,6 @@ func TestServeProblem(t *testing.T) {
 		a := newApp(t, v, cfg)
 		res := serve(a, r)
 		require.Len(t, got, 1)
-		require.Equal(t, strconv.Itoa(len(res.Body)), res.Header["Content-Length"])
 		return res
 	}
 	bubble(t, "ours", func(t *testing.T) {
@@ -1391,58 +1390,4 @@ func TestPitfall22NoPathGoesAround(t *testing.T) {
 		}
 	}
 	require.Empty(t, a.served)
-}
-
-// The read deadline is for HTTP/1 requests that announce a body: with others
-// there is nothing to wait for, and HTTP/2 would reset the stream.
-func TestReadDeadlineOnlyForABodyThatMayNotCome(t *testing.T) {
-	a := newApp(t, nil, senderauth.Config{})
-	for _, c := range []struct {
-		proto  int
-		length int64
-		want   int
-	}{{1, 0, 0}, {1, 10, 1}, {1, -1, 1}, {2, 10, 0}, {2, -1, 0}} {
-		r := request()
-		r.ProtoMajor, r.ContentLength = c.proto, c.length
-		w := &deadlines{}
-		a.ServeHTTP(w, r)
-		require.Equal(t, c.want, w.read, "HTTP/%d, Content-Length %d", c.proto, c.length)
-	}
-}
-
-// deadlines counts how often one is set.
-type deadlines struct {
-	silent
-	read int
-}
-
-func (d *deadlines) SetReadDeadline(time.Time) error { d.read++; return nil }
-
-// A refused upload is answered although its body never comes.
-func TestUnsentBodyIsAnswered(t *testing.T) {
-	a := newApp(t, nil, senderauth.Config{})
-	server := httptest.NewServer(a)
-	defer server.Close()
-	for name, body := range map[string]string{
-		"announced": "Content-Length: 1000\r\n\r\n",
-		"half":      "Content-Length: 1000\r\n\r\nhalf",
-		"chunked":   "Transfer-Encoding: chunked\r\n\r\n5\r\nha",
-	} {
-		t.Run(name, func(t *testing.T) {
-			conn, err := net.Dial("tcp", server.Listener.Addr().String())
-			require.NoError(t, err)
-			defer conn.Close()
-			_, err = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\n"+body)
-			require.NoError(t, err)
-			// Without the guard's own deadline this one is what ends the wait.
-			require.NoError(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
-			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			require.NoError(t, err)
-			got, err := io.ReadAll(res.Body)
-			require.NoError(t, err)
-			res.Header.Del("Date")
-			res.Header.Del("Connection")
-			require.Equal(t, noKey, seen(res.StatusCode, res.Header, string(got)))
-		})
-	}
 }

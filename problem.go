@@ -59,14 +59,19 @@ func (p *Problem) Unwrap() error { return p.Err }
 
 // ServeHTTP writes the whole refusal: status, fields and body, the same fields
 // without a body for HEAD. It deletes fields that an outer layer has set for
-// another representation (ETag, Content-Encoding and their like), and sets
-// Content-Type, Content-Length, Cache-Control: no-store,
-// X-Content-Type-Options: nosniff and, with 401, WWW-Authenticate. Nothing of
-// r is written.
+// another representation (ETag, Content-Length and their like), and sets
+// Content-Type, Cache-Control: no-store, X-Content-Type-Options: nosniff and,
+// with 401, WWW-Authenticate. net/http adds Content-Length. Content-Encoding
+// stays, because a layer that has set it encodes what is written. Nothing of r
+// is written.
 //
-// It does not wait for a request body that was announced and does not come:
-// such an HTTP/1 request is given another 200 ms, so that the client sees the
-// refusal and the connection is not held.
+// ServeHTTP first reads the body that an HTTP/1 request is still sending, up to
+// 256 KiB of it, because a client that is cut off while it sends may lose the
+// answer. A body that pauses for 500 ms, or that comes at less than 4 KiB a
+// second, is not waited for, and neither ReadTimeout nor half of WriteTimeout is
+// passed. The connection is closed after the answer if the body did not end
+// within these bounds, or if w hides the connection: a writer of an outer layer
+// should have an Unwrap method, as [http.ResponseController] asks.
 func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := p.compile("")
 	answer.ServeHTTP(w, r)
@@ -86,7 +91,6 @@ type answer struct {
 	status     int
 	challenge  string // "": none
 	retryAfter string // "": none
-	length     string
 	body       []byte
 }
 
@@ -117,7 +121,6 @@ func (p *Problem) compile(realm string) answer {
 	}
 	b.WriteByte('}')
 	a.body = b.Bytes()
-	a.length = strconv.Itoa(len(a.body))
 	return a
 }
 
@@ -185,25 +188,21 @@ func seconds(d time.Duration) int64 {
 	return s
 }
 
-// clearRepresentation deletes the fields about a body that is not sent, or that
-// must not be read into ours (RFC 9110 sections 8 and 14), and what only some
-// refusals set. To look at the few fields that are there takes a third of the
-// time of looking for those that may be.
+// clearRepresentation deletes, under any spelling, the fields about a body that
+// is not sent, or that must not be read into ours (RFC 9110 sections 8 and 14),
+// what only some refusals set, and what write sets. Content-Encoding stays: a
+// layer that has set it encodes what is written. To look at the few fields that
+// are there takes a third of the time of looking for those that may be.
 func clearRepresentation(h http.Header) {
 	for name := range h {
-		switch name {
-		case "Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Location",
+		switch http.CanonicalHeaderKey(name) {
+		case "Accept-Ranges", "Content-Disposition", "Content-Language", "Content-Length", "Content-Location",
 			"Content-Range", "Etag", "Expires", "Last-Modified", "Trailer", "Transfer-Encoding",
-			"Retry-After", "Www-Authenticate":
+			"Retry-After", "Www-Authenticate", "Content-Type", "Cache-Control", "X-Content-Type-Options":
 			delete(h, name)
 		}
 	}
 }
-
-// unsentBody is how long a refused HTTP/1 request may take to deliver a body
-// that it announced. Without a deadline net/http, which drains up to 256 KiB
-// before it answers, would let a client without credentials hold a connection.
-const unsentBody = 200 * time.Millisecond
 
 func (a *answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	clearRepresentation(w.Header())
@@ -211,27 +210,24 @@ func (a *answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // write writes the answer into a header without fields about another one.
+//
+// It leaves Content-Length to net/http, which counts what an outer layer made
+// of the body, and the body of HEAD, which net/http counts and does not send.
 func (a *answer) write(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	// One array for all values; each has its own capacity, so that an append
 	// by an outer layer does not run into the next.
-	v := [6]string{"application/problem+json", a.length, "no-store", "nosniff", a.challenge, a.retryAfter}
+	v := [5]string{"application/problem+json", "no-store", "nosniff", a.challenge, a.retryAfter}
 	h["Content-Type"] = v[0:1:1]
-	h["Content-Length"] = v[1:2:2]
-	h["Cache-Control"] = v[2:3:3]
-	h["X-Content-Type-Options"] = v[3:4:4]
+	h["Cache-Control"] = v[1:2:2]
+	h["X-Content-Type-Options"] = v[2:3:3]
 	if a.challenge != "" {
-		h["Www-Authenticate"] = v[4:5:5]
+		h["Www-Authenticate"] = v[3:4:4]
 	}
 	if a.retryAfter != "" {
-		h["Retry-After"] = v[5:6:6]
+		h["Retry-After"] = v[4:5:5]
 	}
-	if r.ContentLength != 0 && r.ProtoMajor == 1 {
-		// A writer that does not support it serves the answer all the same.
-		http.NewResponseController(w).SetReadDeadline(time.Now().Add(unsentBody))
-	}
+	drainBody(w, r)
 	w.WriteHeader(a.status)
-	if r.Method != http.MethodHead {
-		w.Write(a.body)
-	}
+	w.Write(a.body)
 }

@@ -86,10 +86,10 @@ func (f RateFields) set(h http.Header, rates []rate, unix int64) {
 	}
 }
 
-// dropRateFields deletes what set has written.
+// dropRateFields deletes what set has written, under any spelling.
 func dropRateFields(h http.Header) {
 	for name := range h {
-		switch name {
+		switch http.CanonicalHeaderKey(name) {
 		case "Ratelimit", "Ratelimit-Policy", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset":
 			delete(h, name)
 		}
