@@ -55,7 +55,8 @@ func TestAdmittedAndLimited(t *testing.T) {
 		// What an outer layer has said of another representation goes.
 		require.Equal(t, over, serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("ETag", "7")
-			w.Header().Set("Content-Encoding", "gzip")
+			w.Header()["cache-control"] = []string{"public"}
+			w.Header()["RateLimit"] = []string{"outer"}
 			a.ServeHTTP(w, r)
 		}), of(1)))
 		// Another sender is not touched, and letters have no case.

@@ -209,10 +209,28 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, d *decision, next 
 		a = g.admit(r, d.sender)
 	}
 	a.charged = d.tally.bill
-	g.responder.setRateFields(w.Header(), d)
-	keepPrivate(w.Header(), a)
+	h := w.Header()
+	canonicalize(h)
+	g.responder.setRateFields(h, d)
+	keepPrivate(h, a)
 	defer a.handBack(r) // to a layer that recovers, too
 	next.ServeHTTP(w, &a.request)
+}
+
+// canonicalize gives the fields that a guard sets their canonical names, if an outer
+// layer wrote them another way: else both would be on the wire.
+func canonicalize(h http.Header) {
+	for name, lines := range h {
+		canonical := http.CanonicalHeaderKey(name)
+		if canonical == name {
+			continue
+		}
+		switch canonical {
+		case "Cache-Control", "Ratelimit", "Ratelimit-Policy", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset":
+			h[canonical] = append(h[canonical], lines...)
+			delete(h, name)
+		}
+	}
 }
 
 // keepPrivate keeps the response out of shared caches: only Authorization does

@@ -378,6 +378,17 @@ func TestCacheControl(t *testing.T) {
 			require.Equal(t, hello(1).with("Cache-Control", c.want), serve(h, of(1)))
 		})
 	}
+	bubble(t, "fields of an outer layer under another spelling", func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{})
+		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["cache-control"] = []string{"no-store"}
+			w.Header()["RateLimit"] = []string{"outer"}
+			w.Header()["x-ratelimit-limit"] = []string{"7"}
+			w.Header()["x-own"] = []string{"stays"}
+			a.ServeHTTP(w, r)
+		})
+		require.Equal(t, hello(1).with(threeLeft(2)...).with("Cache-Control", "no-store", "x-own", "stays"), serve(h, of(1)))
+	})
 	// The value is one's own: who writes into it does not write into others'.
 	a := newApp(t, nil, senderauth.Config{RateFields: senderauth.RateFieldsNone})
 	h := a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

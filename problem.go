@@ -61,11 +61,16 @@ func (p *Problem) Unwrap() error { return p.Err }
 // without a body for HEAD. It deletes the fields that an outer layer has set for
 // another representation, such as ETag, and sets Content-Type,
 // Cache-Control: no-store, X-Content-Type-Options: nosniff and, with 401,
-// WWW-Authenticate. Nothing from r is written.
+// WWW-Authenticate. net/http adds Content-Length. Content-Encoding stays, because
+// the layer that set it encodes what is written. Nothing from r is written.
 //
-// It does not wait for a request body that was announced and does not come: such
-// an HTTP/1 request is given another 200 ms, so that the client sees the refusal
-// and the connection is not held.
+// ServeHTTP first reads the body that an HTTP/1 request is still sending, up to
+// 256 KiB of it, because a client that is cut off while it sends may lose the
+// answer. It does not wait for a body that pauses for 500 ms or comes at less than
+// 4 KiB a second, and stays within ReadTimeout and half of WriteTimeout. The
+// connection is closed after the answer if the body did not end within these
+// bounds, or if w hides the connection: give the writer of an outer layer an Unwrap
+// method, as [http.ResponseController] asks.
 func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	complete := p.complete(challenge("", ""))
 	a := complete.compile()

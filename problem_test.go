@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,8 +22,7 @@ func TestProblem(t *testing.T) {
 	// answer is a whole answer with this body.
 	answer := func(status int, body string, fields ...string) response {
 		return response{status, map[string]string{
-			"Content-Type": "application/problem+json", "Content-Length": strconv.Itoa(len(body)),
-			"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
+			"Content-Type": "application/problem+json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
 		}, body}.with(fields...)
 	}
 	for _, c := range []struct {
@@ -70,11 +68,13 @@ func TestProblem(t *testing.T) {
 func TestProblemDeletesWhatIsAboutAnotherBody(t *testing.T) {
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, name := range []string{
-			"ETag", "Last-Modified", "Content-Encoding", "Accept-Ranges", "Content-Range", "Content-Language", "Content-Location",
+			"ETag", "Last-Modified", "Accept-Ranges", "Content-Range", "Content-Language", "Content-Location",
 			"Content-Disposition", "Content-Length", "Expires", "Trailer", "Transfer-Encoding", "Retry-After", "WWW-Authenticate", "Cache-Control", "Content-Type",
+			"X-Content-Type-Options",
 		} {
-			w.Header().Add(name, "outer")
-			w.Header().Add(name, "outer")
+			for _, spelled := range []string{http.CanonicalHeaderKey(name), name, strings.ToLower(name), strings.ToUpper(name)} {
+				w.Header()[spelled] = []string{"outer", "outer"}
+			}
 		}
 		w.Header().Set("X-Request-Id", "7")
 		w.Header().Set("Access-Control-Allow-Origin", "*")
@@ -87,7 +87,7 @@ func TestProblemDeletesWhatIsAboutAnotherBody(t *testing.T) {
 func TestProblemFieldsAreOnesOwn(t *testing.T) {
 	p := &senderauth.Problem{Status: 401, RetryAfter: 1}
 	want := serve(p, request())
-	require.Len(t, want.Header, 6)
+	require.Len(t, want.Header, 5)
 	for name, value := range want.Header {
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.ServeHTTP(adds{w, name}, r) })
 		require.Equal(t, want.with(name, value+"\nmore"), serve(h, request()))
@@ -120,7 +120,6 @@ func FuzzProblemJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, status int, title, detail, kind, instance, name, value string) {
 		p := &senderauth.Problem{Status: status, Title: title, Detail: detail, Type: kind, Instance: instance, Extensions: map[string]any{name: value}}
 		got := serve(p, request())
-		require.Equal(t, strconv.Itoa(len(got.Body)), got.Header["Content-Length"])
 		if status < 400 || status > 599 {
 			status = 500
 		}

@@ -97,10 +97,10 @@ func (f RateFields) set(h http.Header, items []rateItem, unix int64) {
 	}
 }
 
-// dropRateFields deletes the fields that set writes.
+// dropRateFields deletes the fields that set writes, under any spelling.
 func dropRateFields(h http.Header) {
 	for name := range h {
-		switch name {
+		switch http.CanonicalHeaderKey(name) {
 		case "Ratelimit", "Ratelimit-Policy", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset":
 			delete(h, name)
 		}

@@ -62,8 +62,11 @@ func (p *responder) refuse(w http.ResponseWriter, r *http.Request, d *decision) 
 	}
 	switch f := p.fixed[d.outcome]; {
 	case p.serveProblem != nil:
+		drainBody(w, r)
+		drained := *r
+		drained.Body = http.NoBody // for a problem that answers by itself
 		problem := p.problem(d)
-		p.serveProblem(w, r, &problem, d.outcome)
+		p.serveProblem(w, &drained, &problem, d.outcome)
 	case f != nil:
 		f.answer.write(w, r)
 	case d.outcome == Limited:
@@ -134,48 +137,41 @@ func (p *Problem) compile() answer {
 	return a
 }
 
-// clearRepresentation deletes the fields about a body that is not sent, or that
-// must not be read into ours (RFC 9110 sections 8 and 14), and what only some
-// refusals set. To look at the few fields that are there takes a third of the
-// time of looking for those that may be.
+// clearRepresentation deletes, under any spelling, the fields about a body that is
+// not sent or that must not be read into ours (RFC 9110 sections 8 and 14), the
+// fields that only some refusals set, and those that write sets. Content-Encoding
+// stays: the layer that set it encodes what is written. Looking at the few fields
+// that are there takes a third of the time of looking for those that may be.
 func clearRepresentation(h http.Header) {
 	for name := range h {
-		switch name {
-		case "Accept-Ranges", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Location",
+		switch http.CanonicalHeaderKey(name) {
+		case "Accept-Ranges", "Content-Disposition", "Content-Language", "Content-Length", "Content-Location",
 			"Content-Range", "Etag", "Expires", "Last-Modified", "Trailer", "Transfer-Encoding",
-			"Retry-After", "Www-Authenticate":
+			"Retry-After", "Www-Authenticate", "Content-Type", "Cache-Control", "X-Content-Type-Options":
 			delete(h, name)
 		}
 	}
 }
 
-// unsentBody is how long a refused HTTP/1 request may take to deliver a body
-// that it announced. Without a deadline net/http, which drains up to 256 KiB
-// before it answers, would let a client without credentials hold a connection.
-const unsentBody = 200 * time.Millisecond
-
 // write writes the answer into a header without fields about another one.
+//
+// It leaves Content-Length to net/http, which counts what an outer layer made of
+// the body, and the body of HEAD, which net/http counts and does not send.
 func (a *answer) write(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	// One array for all values; each has its own capacity, so that an append
-	// by an outer layer does not run into the next.
-	v := [6]string{"application/problem+json", strconv.Itoa(len(a.body)), "no-store", "nosniff", a.challenge, a.retryAfter}
+	// One array for all values; each has its own capacity, so that an append by an
+	// outer layer does not run into the next.
+	v := [5]string{"application/problem+json", "no-store", "nosniff", a.challenge, a.retryAfter}
 	h["Content-Type"] = v[0:1:1]
-	h["Content-Length"] = v[1:2:2]
-	h["Cache-Control"] = v[2:3:3]
-	h["X-Content-Type-Options"] = v[3:4:4]
+	h["Cache-Control"] = v[1:2:2]
+	h["X-Content-Type-Options"] = v[2:3:3]
 	if a.challenge != "" {
-		h["Www-Authenticate"] = v[4:5:5]
+		h["Www-Authenticate"] = v[3:4:4]
 	}
 	if a.retryAfter != "" {
-		h["Retry-After"] = v[5:6:6]
+		h["Retry-After"] = v[4:5:5]
 	}
-	if r.ContentLength != 0 && r.ProtoMajor == 1 {
-		// A writer that does not support it serves the answer all the same.
-		http.NewResponseController(w).SetReadDeadline(time.Now().Add(unsentBody))
-	}
+	drainBody(w, r)
 	w.WriteHeader(a.status)
-	if r.Method != http.MethodHead {
-		w.Write(a.body)
-	}
+	w.Write(a.body)
 }

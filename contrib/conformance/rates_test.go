@@ -41,12 +41,12 @@ func FuzzRateFields(f *testing.F) {
 	const day = int64(24 * time.Hour)
 	f.Add("messages", "sensitive", 200, int64(time.Minute), 50, 10, int64(time.Minute), uint8(0), uint8(1))
 	f.Add(`a "quoted" name`, `back\slash\`, 5, day, 0, 1, day, uint8(1), uint8(6))
-	f.Add(` ;r=9, "x"`, `"`, 1, int64(1), 1, maxTokens, int64(1), uint8(2), uint8(3))
+	f.Add(` ;r=9, "x"`, `"`, 1, int64(time.Microsecond), 1, maxTokens, int64(time.Microsecond), uint8(2), uint8(3))
 	f.Add("~", " ", maxTokens, int64(time.Second), maxTokens, 3, int64(7*time.Second), uint8(0), uint8(5))
-	f.Add("blocked", "\x7f", 1, int64(time.Second), 1, 1, int64(1), uint8(3), uint8(1))
-	f.Add("same", "same", 1, int64(time.Second), 1, 1, int64(1), uint8(1), uint8(1))
+	f.Add("blocked", "\x7f", 1, int64(time.Second), 1, 1, int64(time.Microsecond), uint8(3), uint8(1))
+	f.Add("same", "same", 1, int64(time.Second), 1, 1, int64(time.Microsecond), uint8(1), uint8(1))
 	f.Add("é", "", -1, int64(-1), -1, 0, int64(0), uint8(4), uint8(0))
-	f.Add("slow", "fast", 1, int64(1<<62), 9, 1, int64(1), uint8(5), uint8(2))
+	f.Add("slow", "fast", 1, int64(1<<62), 9, 1, int64(time.Microsecond), uint8(5), uint8(2))
 
 	f.Fuzz(func(t *testing.T, a, b string, requests int, per int64, burst, own int, ownPer int64, override, calls uint8) {
 		limits := map[string]senderauth.Limit{
@@ -73,7 +73,7 @@ func FuzzRateFields(f *testing.F) {
 		})
 
 		guard, err := senderauth.New(validator, senderauth.Config{Limits: limits, Limiter: limiter})
-		if !printable(a) || !printable(b) || requests < 1 || per < 1 || burst < 0 || requests > maxTokens || burst > maxTokens {
+		if !printable(a) || !printable(b) || requests < 1 || per < int64(time.Microsecond) || burst < 0 || requests > maxTokens || burst > maxTokens {
 			require.Error(t, err)
 			return
 		}

@@ -236,7 +236,7 @@ func TestRefusalStopsTheChain(t *testing.T) {
 		}
 		head, _, _ := strings.Cut(unauthorized, "{")
 		require.Equal(t, head, do(t, s, "HEAD", "/contacts/7"))
-		require.Equal(t, seen{401, 0, true, "<nil>", senderauth.Sender{}, true}, <-a.seen)
+		require.Equal(t, seen{401, 96, true, "<nil>", senderauth.Sender{}, true}, <-a.seen)
 	})
 }
 

@@ -128,7 +128,7 @@ func TestRefusalAbortsTheChain(t *testing.T) {
 
 	head, _, _ := strings.Cut(unauthorized, "{")
 	require.Equal(t, head, do(t, s, "HEAD", "/"))
-	require.Equal(t, seen{status: 401, size: -1, aborted: true, sameWriter: true}, <-got)
+	require.Equal(t, seen{status: 401, size: 96, aborted: true, sameWriter: true}, <-got)
 }
 
 func TestAdmittedRequestReachesTheHandler(t *testing.T) {

@@ -1,0 +1,19 @@
+module github.com/senderauth/senderauth/contrib/faults
+
+go 1.25.0
+
+require (
+	github.com/senderauth/senderauth v0.0.0
+	github.com/senderauth/senderauth/contrib/internal/testservers v0.0.0
+	github.com/stretchr/testify v1.12.1
+)
+
+require (
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/sync v0.22.0 // indirect
+)
+
+replace github.com/senderauth/senderauth => ../..
+
+replace github.com/senderauth/senderauth/contrib/internal/testservers => ../internal/testservers

@@ -1,0 +1,134 @@
+package senderauth
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+)
+
+// The bounds within which drainBody reads the body of a refused request. A body
+// that stays within them is read to its end in 64 seconds at most.
+const (
+	// drainBytes is as much as net/http itself reads of a body that a handler
+	// has left, to keep the connection.
+	drainBytes = 256 << 10
+	// drainPause is the longest time without a byte. A body that is announced
+	// and does not come delays the answer by it.
+	drainPause = 500 * time.Millisecond
+	// drainRate is the lowest average, in bytes a second, after the first
+	// drainPause. It makes holding a connection cost bandwidth.
+	drainRate = 4 << 10
+)
+
+// drainBody reads the body that a refused HTTP/1 request is still sending,
+// before the answer is written. A server that closes a connection while bytes
+// arrive resets it, and the client, or the proxy in front of it, may lose the
+// answer.
+//
+// A body that is not at its end within the bounds costs the connection: the
+// answer says Connection: close, and net/http goes on taking bytes for half a
+// second after it. A client that waits for 100 Continue is not asked for its
+// body, and its connection ends in the same way.
+//
+// Behind a writer that hides the connection's deadline nothing is read, because
+// a body that never comes would delay the answer without end. The answer says
+// Connection: close there, so that net/http does not wait for the body either.
+func drainBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 || r.ProtoMajor != 1 || r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	server, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
+	d := drain{body: r.Body, control: http.NewResponseController(w), start: time.Now()}
+	d.end = d.start.Add(drainTime(server))
+	if err := d.control.SetReadDeadline(d.start.Add(drainPause)); err != nil {
+		if server != nil { // no recorder of a test
+			closeGently(w)
+		}
+		return
+	}
+	if r.Header.Get("Expect") == "" { // or a Read would write 100 Continue
+		io.CopyN(io.Discard, &d, drainBytes+1)
+	}
+	if d.atEnd(r.ContentLength) {
+		// net/http has lifted the deadline to wait for the next request, or for
+		// the client to go away: so does the drain.
+		d.control.SetReadDeadline(time.Time{})
+		return
+	}
+	// The last deadline stays, for the rest that net/http reads after the
+	// answer.
+	closeGently(w)
+}
+
+// drainTime is the time that a drain may take: all that the bounds allow, but
+// no longer than the server gives any request. Of WriteTimeout half is left for
+// the answer.
+func drainTime(server *http.Server) time.Duration {
+	t := drainPause + drainBytes*time.Second/drainRate
+	if server != nil && server.ReadTimeout > 0 {
+		t = min(t, server.ReadTimeout)
+	}
+	if server != nil && server.WriteTimeout > 0 {
+		t = min(t, server.WriteTimeout/2)
+	}
+	return t
+}
+
+// A drain is an io.Reader of a body that fails when the body is too slow.
+type drain struct {
+	body       io.Reader
+	control    *http.ResponseController
+	start, end time.Time
+	n          int64 // bytes read
+	err        error // of the last Read of body
+}
+
+func (d *drain) Read(p []byte) (int, error) {
+	now := time.Now()
+	deadline := d.start.Add(drainPause + time.Duration(d.n)*time.Second/drainRate)
+	for _, t := range [...]time.Time{now.Add(drainPause), d.end} {
+		if t.Before(deadline) {
+			deadline = t
+		}
+	}
+	if now.After(deadline) { // a body of another layer may know no deadline
+		return 0, os.ErrDeadlineExceeded
+	}
+	if err := d.control.SetReadDeadline(deadline); err != nil {
+		return 0, err
+	}
+	var n int
+	n, d.err = d.body.Read(p)
+	d.n += int64(n)
+	return n, d.err
+}
+
+// atEnd reports whether all of the body has been read, by the drain or before
+// it. One that an outer layer ends before the length that the client announced
+// may not be at its end on the connection.
+func (d *drain) atEnd(length int64) bool {
+	switch d.err {
+	case io.EOF:
+		return d.n == 0 || d.n >= length
+	case http.ErrBodyReadAfterClose:
+		return true
+	}
+	return false
+}
+
+// closeGently has net/http close the connection after the answer. It does so at
+// once, whatever the client is sending, unless it is told that the body is too
+// large: then it waits for half a second. http.MaxBytesReader tells it.
+func closeGently(w http.ResponseWriter) {
+	w.Header()["Connection"] = []string{"close"}
+	for {
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = u.Unwrap()
+	}
+	http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+}
