@@ -44,3 +44,16 @@ func TestReset(t *testing.T) {
 		})
 	}
 }
+
+func TestResetFillsTheFallback(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		s := startServer(t, "redis-server")
+		c := s.client()
+		defer c.Close()
+		l := open(t, c, redislimit.Config{Lease: lease})
+		s.kill()
+		require.Equal(t, 5, take(t, l, "a", charge("x", hourly(9), 4))[0].Remaining)
+		require.Error(t, l.Reset(ctx, "a"), "Redis is unreachable")
+		require.Equal(t, 9, take(t, l, "a", charge("x", hourly(9), 0))[0].Remaining)
+	})
+}
