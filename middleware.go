@@ -377,8 +377,8 @@ type handler struct {
 type decision struct {
 	outcome Outcome
 	err     error
-	sender  *Sender     // nil: not authenticated
-	entry   *acceptance // of the cache, where the sender comes from there
+	sender  *Sender // nil: not authenticated
+	entry   *entry  // of the cache, where the sender comes from there
 	cached  bool
 	limit   string        // that refused, or was charged first
 	retry   time.Duration // of Limited; negative: never
