@@ -51,6 +51,14 @@ type CacheConfig struct {
 	// of a good one. A pair counts as accepted before until it is evicted or
 	// rejected, also past TTL and after Forget and Purge.
 	MaxLookups int
+	// LookupContext chooses the values that the context of a lookup has. It gets
+	// the context of the request that starts the lookup, and only the values of
+	// what it returns are used. Nil means none.
+	//
+	// A lookup can outlive its request, so a value must stay fit for use when
+	// the request is over. The span context of a trace does. What chi or gin put
+	// into a context does not, because they reuse it for other requests.
+	LookupContext func(request context.Context) context.Context
 }
 
 // CacheStats are counters since [NewCache], followed by three current values.
@@ -76,10 +84,8 @@ type CacheStats struct {
 // the lookup, the answer is [ErrInvalidKey]. Errors are not remembered, and
 // neither is a refusal by a [*Problem].
 //
-// No request cancels a lookup. The lookup's context has the values of the
-// request that started it, while that request waits for the answer. Afterwards,
-// and in a refresh in the background, it has none, because routers reuse what
-// they put there for other requests.
+// No request cancels a lookup, and the context of a lookup has no values of a
+// request, except what [CacheConfig.LookupContext] hands on.
 //
 // After the lookups of 16 different pairs have failed and none was answered in
 // between, lookups fail at once. Every second the Cache tries the Validator

@@ -177,3 +177,37 @@ func TestEntryIsTwoCacheLines(t *testing.T) {
 		require.EqualValues(t, 128, unsafe.Sizeof(shard{}))
 	}
 }
+
+func TestHitAllocatesNothing(t *testing.T) {
+	c, err := NewCache(ValidatorFunc(func(_ context.Context, cr Credentials) (Sender, error) {
+		return Sender{ID: cr.SenderID}, nil
+	}), CacheConfig{})
+	require.NoError(t, err)
+	cr := Credentials{"7a1de7b4-3a0e-4d6e-9c2b-000000000001", "0b9d3c1e-6f52-4c8a-b1d7-2e9f1a3c5d01"}
+	hit := func() {
+		if e, _, err := c.lookup(context.Background(), c.digest(cr), cr); err != nil || e.sender.ID != cr.SenderID {
+			t.Fatal(err)
+		}
+	}
+	hit()
+	require.Zero(t, testing.AllocsPerRun(1000, hit))
+}
+
+// An index without room where an entry belongs makes way for a larger one, in
+// which every entry is found.
+func TestIndexGrows(t *testing.T) {
+	var s shard
+	s.init(1000)
+	nth := func(n uint64) digest { return digest{n * 0x9e3779b97f4a7c15, n} }
+	for n := range uint64(1000) {
+		s.accept(&entry{digest: nth(n)})
+		for m := range n + 1 {
+			require.NotNil(t, s.index.Load().find(nth(m)))
+		}
+	}
+	require.Nil(t, s.index.Load().find(nth(1000)))
+	require.Zero(t, s.evictions.Load())
+	s.accept(&entry{digest: nth(1000)})
+	require.Nil(t, s.index.Load().find(nth(0)), "the oldest makes room")
+	require.EqualValues(t, 1, s.evictions.Load())
+}

@@ -182,7 +182,8 @@ func cacheSchedule(t *testing.T, seed uint64) {
 			step := upTo(time.Minute) - 20*time.Second
 			c.StepWallClock(step)
 			mu.Unlock()
-			time.Sleep(100 * time.Millisecond) // it is noticed
+			time.Sleep(100 * time.Millisecond)
+			c.Validate(context.Background(), strangeKey(int(strange.Add(1)))) // notices it
 			mu.Lock()
 			slept += max(step, 0)
 		case 6:
@@ -202,7 +203,9 @@ func cacheSchedule(t *testing.T, seed uint64) {
 		time.Sleep(pause)
 	}
 	wg.Wait()
+	mu.Lock()
 	down = false
+	mu.Unlock()
 	time.Sleep(10 * time.Second)
 	synctest.Wait()
 	for n := range senders {

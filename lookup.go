@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -39,7 +38,7 @@ func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (e *entry,
 	if e != nil && c.serves(e, now) {
 		s.hits.Add(1)
 		if e.hit(c.round(e, now)) {
-			c.newFlight(s, d, cr, e).start(context.Background())
+			c.newFlight(s, d, cr, e).start(ctx)
 		}
 		return e, true, nil
 	}
@@ -100,12 +99,10 @@ func (c *Cache) newFlight(s *shard, d digest, cr Credentials, before *entry) *fl
 // wait starts or joins the lookup and returns what lookup does.
 func (f *flight) wait(ctx context.Context) (e *entry, cached bool, err error) {
 	c := f.cache
-	lent := &lentValues{Context: context.Background(), request: ctx}
-	defer lent.end()
 	timer := time.NewTimer(c.cfg.LookupTimeout)
 	defer timer.Stop()
 	select {
-	case res := <-f.start(lent):
+	case res := <-f.start(ctx):
 		if res.Err == nil {
 			return res.Val.(*entry), false, nil
 		}
@@ -135,7 +132,11 @@ func (f *flight) start(ctx context.Context) <-chan singleflight.Result {
 	for _, n := range [...]uint64{f.digest[0], f.digest[1], c.since(f.place), uint64(c.clock.ahead.Load())} {
 		key = binary.LittleEndian.AppendUint64(key, n)
 	}
-	return c.flights.DoChan(string(key), func() (any, error) { return f.run(ctx) })
+	values := context.Background()
+	if c.cfg.LookupContext != nil {
+		values = context.WithoutCancel(c.cfg.LookupContext(ctx))
+	}
+	return c.flights.DoChan(string(key), func() (any, error) { return f.run(values) })
 }
 
 // run queues in the pair's lane, calls the validator and remembers its answer.
@@ -216,31 +217,6 @@ func (f *flight) reject(err error, asked time.Duration) error {
 	// the pair is looked up once more.
 	f.shard.reject(f.digest, r)
 	return err
-}
-
-// lentValues is a context with the values of a request that waits. When the
-// request is over they are gone, because routers reuse them for other requests.
-type lentValues struct {
-	context.Context
-	mu      sync.Mutex
-	request context.Context // nil when the request is over
-}
-
-// Value holds the lock while it looks, so that end returns only when nobody
-// reads the request's context any more.
-func (l *lentValues) Value(key any) any {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.request == nil {
-		return nil
-	}
-	return l.request.Value(key)
-}
-
-func (l *lentValues) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.request = nil
 }
 
 // isFailure reports whether err says nothing about the credentials: an outage,
