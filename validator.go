@@ -33,7 +33,8 @@ import (
 //
 // A validator sees well-formed credentials only; it must honour ctx, which
 // carries the deadline of the [Cache] in front of it, and no other deadline
-// where there is no cache. It is called by many goroutines at once. The suite
+// where there is no cache. Behind a Cache, ctx has no values of a request, except
+// those that [CacheConfig.LookupContext] hands on. It is called by many goroutines at once. The suite
 // senderauthtest.TestValidator tests all of this.
 type Validator interface {
 	Validate(ctx context.Context, c Credentials) (Sender, error)
