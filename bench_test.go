@@ -147,6 +147,7 @@ func BenchmarkFloor(b *testing.B) {
 	})
 	b.Run("one", func(b *testing.B) { f.run(b, h, oneSender) })
 	b.Run("zipf", func(b *testing.B) { f.run(b, h, f.zipf) })
+	b.Run("uniform", func(b *testing.B) { f.run(b, h, f.uniform) })
 }
 
 // BenchmarkPlain is the usual composition of the same libraries, for
@@ -196,7 +197,7 @@ func BenchmarkPlain(b *testing.B) {
 }
 
 // BenchmarkGuard admits remembered senders: with the rate fields off and with
-// both families, one sender and 100,000.
+// both families: one sender, and 100,000 with Zipf's and with equal demand.
 func BenchmarkGuard(b *testing.B) {
 	f := bench()
 	none, both := f.none.Wrap(readSender), f.both.Wrap(readSender)
@@ -204,6 +205,8 @@ func BenchmarkGuard(b *testing.B) {
 	b.Run("fields=both/one", func(b *testing.B) { f.run(b, both, oneSender) })
 	b.Run("fields=none/zipf", func(b *testing.B) { f.run(b, none, f.zipf) })
 	b.Run("fields=both/zipf", func(b *testing.B) { f.run(b, both, f.zipf) })
+	b.Run("fields=none/uniform", func(b *testing.B) { f.run(b, none, f.uniform) })
+	b.Run("fields=both/uniform", func(b *testing.B) { f.run(b, both, f.uniform) })
 }
 
 // BenchmarkParallel admits 100,000 senders with equal demand; run it with

@@ -11,14 +11,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/senderauth/senderauth/internal/uuid"
 	"github.com/stretchr/testify/require"
 )
 
-// The index of a digest finds an entry, and only the whole of it is answered
-// for: an index can be met by chance.
-func TestPitfall16IndexAloneIsNoAnswer(t *testing.T) {
+// Digests that share a set of the index, and all of its hints, are told apart
+// by the whole of them.
+func TestOnlyTheWholeDigestIsAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
 		c, err := NewCache(ValidatorFunc(func(_ context.Context, cr Credentials) (Sender, error) {
@@ -29,33 +30,25 @@ func TestPitfall16IndexAloneIsNoAnswer(t *testing.T) {
 			return Sender{ID: cr.SenderID}, nil
 		}), CacheConfig{})
 		require.NoError(t, err)
-		ask := func(d digest, cr Credentials) error {
-			e, _, err := c.lookup(context.Background(), d, cr)
-			synctest.Wait()
-			if err == nil {
+		for range 2 {
+			for n := range uint64(20) {
+				cr := Credentials{string(rune('a' + n)), "good"}
+				e, _, err := c.lookup(context.Background(), digest{1, n}, cr)
+				require.NoError(t, err)
 				require.Equal(t, cr.SenderID, e.sender.ID)
+				_, _, err = c.lookup(context.Background(), digest{2, n}, Credentials{"a", "bad"})
+				require.ErrorIs(t, err, ErrInvalidKey)
+				_, _, err = c.lookup(context.Background(), digest{1, n | 1<<40}, Credentials{"a", "bad"})
+				require.ErrorIs(t, err, ErrInvalidKey)
 			}
-			return err
-		}
-		first, second := digest{1, [16]byte{1}}, digest{1, [16]byte{2}}
-		for i := range 3 {
-			require.NoError(t, ask(first, Credentials{"a", "good"}))
-			require.NoError(t, ask(second, Credentials{"b", "good"}))
-			require.Equal(t, 2*i+2, calls)
-		}
-		calls = 0
-		first.index, second.index = 2, 2
-		for i := range 3 {
-			require.ErrorIs(t, ask(first, Credentials{"a", "bad"}), ErrInvalidKey)
-			require.NoError(t, ask(second, Credentials{"b", "good"}))
-			require.Equal(t, 2*i+2, calls)
+			require.Equal(t, 3*20, calls)
 		}
 	})
 }
 
 // Nothing of a key that was presented is in memory when its request is over:
 // neither in a string nor in an array, whoever's it was.
-func TestPitfall21NoKeyIsKept(t *testing.T) {
+func TestNoKeyIsKept(t *testing.T) {
 	const owner = "7a1de7b4-3a0e-4d6e-9c2b-000000000001"
 	good, bad, own := "0b9d3c1e-6f52-4c8a-b1d7-2e9f1a3c5d01", "5d07e9f1-a3c5-4b1d-9f52-0b9d3c1e6f52", "sk_live_9f520b9d3c1e6f52"
 	for _, cfg := range []Config{{}, {CheckKey: func(string) bool { return true }}, {CheckKey: func(string) bool { return true }, KeyOnly: true}} {
@@ -144,9 +137,9 @@ func TestDigestsAreOfOneCache(t *testing.T) {
 	}
 }
 
-// Of the hits that want a look-up behind them one asks, the others do not even
+// Of the hits that call for a refresh one starts it, and the others do not even
 // join it.
-func TestOneHitAsksBehind(t *testing.T) {
+func TestOneHitRefreshes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := NewCache(ValidatorFunc(func(context.Context, Credentials) (Sender, error) {
 			time.Sleep(500 * time.Millisecond)
@@ -156,21 +149,65 @@ func TestOneHitAsksBehind(t *testing.T) {
 		cr := Credentials{APIKey: "k"}
 		e, _, err := c.lookup(context.Background(), c.digest(cr), cr)
 		require.NoError(t, err)
-		time.Sleep(c.ttl / 2)
+		time.Sleep(c.cfg.TTL / 2)
+		require.True(t, e.hit(c.round(e, c.clock.now())))
 		for range 2 {
-			again := int64(time.Since(c.start) + retryLookup)
-			c.lookup(context.Background(), c.digest(cr), cr)
-			require.Equal(t, again, e.again.Load())
+			require.False(t, e.hit(c.round(e, c.clock.now())))
 		}
-		time.Sleep(time.Second)
+		time.Sleep(retryLookup)
+		require.True(t, e.hit(c.round(e, c.clock.now())))
 	})
 }
 
 func TestCacheDefaults(t *testing.T) {
 	c, err := NewCache(ValidatorFunc(func(context.Context, Credentials) (Sender, error) { return Sender{}, nil }), CacheConfig{})
 	require.NoError(t, err)
-	require.GreaterOrEqual(t, c.size*len(c.shards), 100_000)
-	require.Less(t, c.size*len(c.shards), 120_000)
-	require.Equal(t, 64, cap(c.slots))
-	require.Equal(t, 48, cap(c.misses))
+	require.GreaterOrEqual(t, c.shards[0].size*len(c.shards), 100_000)
+	require.Less(t, c.shards[0].size*len(c.shards), 120_000)
+	require.Equal(t, 64, cap(c.known.seats[0]))
+	require.Equal(t, 48, cap(c.unknown.seats[0]))
+}
+
+// BenchmarkGuard/fields=none/uniform shows what a third line costs.
+func TestEntryIsTwoCacheLines(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) == 8 {
+		require.EqualValues(t, 128, unsafe.Sizeof(entry{}))
+		require.EqualValues(t, 64, unsafe.Offsetof(entry{}.sender)+unsafe.Sizeof(Sender{}.ID))
+		require.EqualValues(t, 64, unsafe.Sizeof(set{}))
+		require.EqualValues(t, 128, unsafe.Sizeof(shard{}))
+	}
+}
+
+func TestHitAllocatesNothing(t *testing.T) {
+	c, err := NewCache(ValidatorFunc(func(_ context.Context, cr Credentials) (Sender, error) {
+		return Sender{ID: cr.SenderID}, nil
+	}), CacheConfig{})
+	require.NoError(t, err)
+	cr := Credentials{"7a1de7b4-3a0e-4d6e-9c2b-000000000001", "0b9d3c1e-6f52-4c8a-b1d7-2e9f1a3c5d01"}
+	hit := func() {
+		if e, _, err := c.lookup(context.Background(), c.digest(cr), cr); err != nil || e.sender.ID != cr.SenderID {
+			t.Fatal(err)
+		}
+	}
+	hit()
+	require.Zero(t, testing.AllocsPerRun(1000, hit))
+}
+
+// An index without room where an entry belongs makes way for a larger one, in
+// which every entry is found.
+func TestIndexGrows(t *testing.T) {
+	var s shard
+	s.init(1000)
+	nth := func(n uint64) digest { return digest{n * 0x9e3779b97f4a7c15, n} }
+	for n := range uint64(1000) {
+		s.accept(&entry{digest: nth(n)})
+		for m := range n + 1 {
+			require.NotNil(t, s.index.Load().find(nth(m)))
+		}
+	}
+	require.Nil(t, s.index.Load().find(nth(1000)))
+	require.Zero(t, s.evictions.Load())
+	s.accept(&entry{digest: nth(1000)})
+	require.Nil(t, s.index.Load().find(nth(0)), "the oldest makes room")
+	require.EqualValues(t, 1, s.evictions.Load())
 }

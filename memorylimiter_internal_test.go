@@ -146,7 +146,6 @@ func TestCeilDivCarries(t *testing.T) {
 func TestShardsAndAccountsAreCacheLines(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) == 8 {
 		require.EqualValues(t, 64, unsafe.Sizeof(limiterShard{}))
-		require.EqualValues(t, 64, unsafe.Sizeof(cacheShard{}))
 		require.LessOrEqual(t, unsafe.Sizeof(account{}), uintptr(128))
 	}
 }

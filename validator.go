@@ -33,8 +33,9 @@ import (
 //
 // A Validator sees well-formed credentials only. It must honour ctx, which carries
 // the deadline of the [Cache] in front of it; without a Cache there is no deadline
-// but the request's own. Many goroutines call it at once. The suite
-// senderauthtest.TestValidator tests all of this.
+// but the request's own. Behind a Cache, ctx has no values of a request, except those
+// that [CacheConfig.LookupContext] hands on. Many goroutines call the Validator at
+// once. The suite senderauthtest.TestValidator tests all of this.
 //
 // A Validator whose keys are not UUIDs may have a method CheckKey(key string) bool;
 // [Config.CheckKey] says what for.
