@@ -202,7 +202,7 @@ func (a *authenticator) askCache(r *http.Request, p *presented, d *decision) {
 	} else {
 		of = a.cache.digest(p.Credentials)
 	}
-	if a.attempts != nil && !a.cache.holds(of) && a.stop(r, d) {
+	if a.attempts != nil && !a.cache.knows(of) && a.stop(r, d) {
 		return
 	}
 	e, cached, err := a.cache.lookup(r.Context(), of, p.Credentials)

@@ -160,6 +160,7 @@ func TestNilPointerAsErrorIsAFault(t *testing.T) {
 		"a Problem, wrapped":              fmt.Errorf("why: %w", (*senderauth.Problem)(nil)),
 		"an error that looks into itself": (*wrapping)(nil),
 		"an error that compares itself":   (*comparing)(nil),
+		"an error with a text":            (*saying)(nil),
 	} {
 		for _, cached := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, cached %v", name, cached), func(t *testing.T) {
@@ -176,6 +177,10 @@ func TestNilPointerAsErrorIsAFault(t *testing.T) {
 		}
 	}
 }
+
+type saying struct{ text string }
+
+func (s *saying) Error() string { return s.text }
 
 type wrapping struct{ err error }
 

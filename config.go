@@ -44,10 +44,13 @@ type Config struct {
 	// FailedAttempts limits, for each client address, the requests that the
 	// Validator refuses with 401. While an address is over the limit its requests
 	// cause no lookup and get 429, except those of credentials that the [Cache]
-	// has accepted. No sender's quota is touched. An IPv6 address counts as its
-	// /64; behind TrustedProxies the address comes from X-Forwarded-For. At most
-	// 65,536 addresses are remembered, and the least recently failing is evicted.
-	// Zero means no limit.
+	// has accepted and not evicted since. Requests whose lookups are in flight when
+	// the limit is reached go on. No sender's quota is touched.
+	//
+	// An IPv6 address counts as its /64; behind TrustedProxies the address comes
+	// from X-Forwarded-For. Clients without an address, on a Unix domain socket that
+	// is not trusted, count as one. At most 65,536 addresses are remembered, and the
+	// least recently failing is evicted. Zero means no limit.
 	FailedAttempts Limit
 
 	// CheckKey reports whether a key is well formed. It is called before any

@@ -67,6 +67,39 @@ func TestFailedAttempts(t *testing.T) {
 		}
 		require.Equal(t, hello(1).with(threeLeft(1)...), serve(h, from(there, of(1))))
 	})
+	bubble(t, "credentials accepted before get in, however old and though forgotten", func(t *testing.T) {
+		back := &backend{}
+		cache := newCache(t, back, senderauth.CacheConfig{})
+		guard, err := senderauth.New(cache, senderauth.Config{Limits: limits(three), FailedAttempts: twice})
+		require.NoError(t, err)
+		h := guard.Wrap((&app{}).hello())
+		flood := func() {
+			for n := range 5 {
+				serve(h, from(there, badKeyOf(100+n)))
+			}
+			require.Equal(t, limited("60"), serve(h, from(there, of(2))))
+		}
+		require.Equal(t, 200, serve(h, from(there, of(1))).Status)
+		flood()
+		cache.Forget(senderID(1)) // another key was issued, say
+		require.Equal(t, 200, serve(h, from(there, of(1))).Status)
+		time.Sleep(time.Hour)
+		flood()
+		require.Equal(t, 200, serve(h, from(there, of(1))).Status)
+
+		back.set(refuseWith(senderauth.ErrInvalidKey))
+		cache.Forget(senderID(1))
+		require.Equal(t, badKey, serve(h, from(there, of(1))), "revoked: one lookup tells")
+		require.Equal(t, limited("60"), serve(h, from(there, of(1))), "and then it is as any other")
+	})
+	bubble(t, "a layer outside takes the address from a header", func(t *testing.T) {
+		_, h := attempt(t, senderauth.Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
+		for range 5 { // chi's RealIP leaves no port
+			serve(h, from("192.0.2.1", badKeyOf(1)))
+		}
+		require.Equal(t, 429, serve(h, from("192.0.2.1", of(1))).Status)
+		require.Equal(t, 200, serve(h, from("192.0.2.2", of(1))).Status, "another client")
+	})
 	bubble(t, "what succeeds costs no attempt", func(t *testing.T) {
 		_, h := attempt(t, senderauth.Config{})
 		for n := range 10 {

@@ -46,10 +46,14 @@ func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (e *entry,
 	return c.newFlight(s, d, cr, e).wait(ctx)
 }
 
-// holds reports whether lookup would serve d without waiting.
-func (c *Cache) holds(d digest) bool {
-	e := c.shards[d[0]&uint64(len(c.shards)-1)].index.Load().find(d)
-	return e != nil && c.serves(e, c.clock.now())
+// knows reports whether d stands for a pair that was accepted before.
+func (c *Cache) knows(d digest) bool {
+	s := &c.shards[d[0]&uint64(len(c.shards)-1)]
+	e := s.index.Load().find(d)
+	if e == nil {
+		e, _ = s.get(d)
+	}
+	return e != nil
 }
 
 // serves reports whether a request is answered with e without waiting.
@@ -252,8 +256,10 @@ func call(ctx context.Context, v Validator, cr Credentials) (s Sender, err error
 		err = errNilProblem
 	}
 	// Methods of the error may panic, if it is a nil pointer for example. Here
-	// that is recovered; in the goroutine of a lookup it would end the process.
+	// that is recovered; in the goroutine of a lookup it would end the process,
+	// and in Config.Observe the request.
 	isFailure(err)
+	_ = err.Error()
 	return s, err
 }
 

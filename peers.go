@@ -19,12 +19,20 @@ type peers struct {
 // address, which is not valid for a peer that has none.
 func (p *peers) believes(r *http.Request) (addr netip.Addr, trusted bool) {
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		addr = peer.Addr().Unmap().WithZone("")
+		addr = plain(peer.Addr())
 		return addr, p.contain(addr)
+	}
+	// An address without a port is what a layer outside took from a header, so that
+	// it is no reason to believe anything.
+	if addr, err := netip.ParseAddr(r.RemoteAddr); err == nil {
+		return plain(addr), false
 	}
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return addr, p.trustUnix && local != nil && local.Network() == "unix"
 }
+
+// plain writes an IPv4 address as one, and leaves out the zone of an IPv6 address.
+func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
 
 func (p *peers) contain(addr netip.Addr) bool {
 	return slices.ContainsFunc(p.trusted, func(t netip.Prefix) bool { return t.Contains(addr) })
@@ -64,14 +72,19 @@ func (p *peers) checkTLS(r *http.Request) error {
 func (p *peers) client(r *http.Request) netip.Addr {
 	addr, trusted := p.believes(r)
 	lines := r.Header["X-Forwarded-For"]
-	for i := len(lines) - 1; trusted && i >= 0; i-- {
-		hops := strings.Split(lines[i], ",")
-		for j := len(hops) - 1; trusted && j >= 0; j-- {
-			hop, err := parseHop(strings.Trim(hops[j], " \t"))
+	for i := len(lines) - 1; i >= 0; i-- {
+		// From the end without strings.Split: a client may send a megabyte of commas.
+		for rest, more := lines[i], true; more; {
+			if !trusted {
+				return network(addr)
+			}
+			comma := strings.LastIndexByte(rest, ',')
+			hop, err := parseHop(strings.Trim(rest[comma+1:], " \t"))
 			if err != nil {
 				return network(addr) // nothing before it can be believed
 			}
 			addr, trusted = hop, p.contain(hop)
+			rest, more = rest[:max(comma, 0)], comma >= 0
 		}
 	}
 	return network(addr)
@@ -88,7 +101,7 @@ func parseHop(s string) (netip.Addr, error) {
 		}
 		addr = with.Addr()
 	}
-	return addr.Unmap().WithZone(""), nil
+	return plain(addr), nil
 }
 
 // network returns the address of what one client has: an IPv4 address, or the

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -33,6 +34,10 @@ func TestClientIsTheLastAddressThatNoTrustedProxyHas(t *testing.T) {
 		{"[2001:db8:1:2:aaaa::1]:9", "", "2001:db8:1:2::"},
 		{"[fe80::1%eth0]:9", "", "fe80::"},
 		{"@", "198.51.100.7", "invalid IP"},
+		{"192.0.2.1", "198.51.100.7", "192.0.2.1"}, // without a port, from a header
+		{"10.0.0.1", "198.51.100.7", "10.0.0.1"},   // and therefore no proxy
+		{"2001:db8:1:2:3::4%eth0", "", "2001:db8:1:2::"},
+		{"::ffff:192.0.2.1", "", "192.0.2.1"},
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = c.peer
@@ -45,4 +50,7 @@ func TestClientIsTheLastAddressThatNoTrustedProxyHas(t *testing.T) {
 	r.RemoteAddr = "10.0.0.1:9"
 	r.Header = http.Header{"X-Forwarded-For": {"203.0.113.1", "198.51.100.7", "10.0.0.2"}}
 	require.Equal(t, "198.51.100.7", p.client(r).String(), "several lines are one list")
+
+	r.Header = http.Header{"X-Forwarded-For": {strings.Repeat(",", 900_000) + "198.51.100.7"}}
+	require.Zero(t, testing.AllocsPerRun(10, func() { p.client(r) }), "whatever a client puts in front")
 }

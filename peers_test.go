@@ -37,6 +37,7 @@ func TestRequireTLS(t *testing.T) {
 		{name: "trusted https and http in two lines", peer: "10.0.0.1:1", lines: []string{"X-Forwarded-Proto", "https", "X-Forwarded-Proto", "http"}},
 		{name: "not trusted", peer: "192.0.2.1:1", lines: []string{"X-Forwarded-Proto", "https"}},
 		{name: "no address", peer: "@", lines: []string{"X-Forwarded-Proto", "https"}},
+		{name: "no port: a header said so", peer: "10.0.0.1", lines: []string{"X-Forwarded-Proto", "https"}},
 	} {
 		bubble(t, c.name, func(t *testing.T) {
 			a := newApp(t, nil, senderauth.Config{RequireTLS: true, TrustedProxies: trusted})
