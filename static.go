@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 
 	"github.com/senderauth/senderauth/internal/uuid"
 )
@@ -16,22 +15,26 @@ import (
 // CheckKey that accepts keys of any form.
 //
 // Static reports every mistake at once: no credentials at all, a sender ID that is
-// not a UUID, a key that is not 1 to 512 visible ASCII characters, a key given
-// twice. The messages name the position and no value, because the value may be a
-// key in the wrong place.
+// not a UUID, a key that is not 1 to 512 visible ASCII characters or is the nil or
+// max UUID, a key given twice. The messages name the position and no value, because
+// the value may be a key in the wrong place.
 func Static(c ...Credentials) (Validator, error) {
 	if len(c) == 0 {
 		return nil, errors.New("senderauth: Static: no credentials")
 	}
-	var errs []error
+	var m mistakes
 	owners, anyForm := make(static, len(c)), false
 	for i, cr := range c {
 		id, ok := uuid.Canonical(cr.SenderID)
 		if !ok {
-			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: SenderID is not a UUID of 36 characters, or is the nil or max UUID", i))
+			m.add("Static: credentials %d: SenderID is not a UUID of 36 characters, or is the nil or max UUID", i)
 		}
 		if !visible(cr.APIKey) {
-			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: APIKey is not 1 to %d visible ASCII characters", i, maxKeyLength))
+			m.add("Static: credentials %d: APIKey is not 1 to %d visible ASCII characters", i, maxKeyLength)
+			continue
+		}
+		if uuid.IsNilOrMax(cr.APIKey) {
+			m.add("Static: credentials %d: APIKey is the nil or max UUID", i)
 			continue
 		}
 		if _, ok := uuid.Canonical(cr.APIKey); !ok {
@@ -39,12 +42,12 @@ func Static(c ...Credentials) (Validator, error) {
 		}
 		digest := staticDigest(cr.APIKey)
 		if _, twice := owners[digest]; twice {
-			errs = append(errs, fmt.Errorf("senderauth: Static: credentials %d: APIKey is given twice", i))
+			m.add("Static: credentials %d: APIKey is given twice", i)
 		}
 		owners[digest] = id
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	if len(m) > 0 {
+		return nil, errors.Join(m...)
 	}
 	if anyForm {
 		return staticAnyForm{owners}, nil

@@ -67,10 +67,12 @@ var (
 // default both are UUIDs of 36 characters in lower case. SenderID is empty with
 // [Config.KeyOnly].
 //
-// APIKey is a secret. Credentials print, log and marshal without it, under every
-// verb of package fmt but %p, as a slog value, as JSON and as text. Package fmt
-// calls no method for %p, which go vet reports, nor for an unexported field: a
-// struct that hides Credentials in one prints the key.
+// APIKey is a secret, and SenderID may be one, because clients that mix up the two
+// headers send their key there. Credentials print, log and marshal without either,
+// under every verb of package fmt but %p, as a slog value, as JSON and as text: the
+// key is left out, and the sender ID is the fingerprint of [Event.ClaimedSender].
+// Package fmt calls no method for %p, which go vet reports, nor for an unexported
+// field: a struct that hides Credentials in one prints the key.
 type Credentials struct {
 	SenderID string
 	APIKey   string
@@ -78,25 +80,25 @@ type Credentials struct {
 
 const redacted = "[redacted]"
 
-// Format writes c without the key, whatever the verb.
+// Format writes what String returns, whatever the verb.
 func (c Credentials) Format(f fmt.State, _ rune) { io.WriteString(f, c.String()) }
 
-// String returns c without the key.
+// String returns c without the key and the sender ID.
 func (c Credentials) String() string {
-	return fmt.Sprintf("{SenderID:%q APIKey:%s}", c.SenderID, redacted)
+	return fmt.Sprintf("{SenderID:%s APIKey:%s}", fingerprint(c.SenderID), redacted)
 }
 
-// LogValue returns c without the key.
+// LogValue returns c without the key and the sender ID.
 func (c Credentials) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("sender_id", c.SenderID), slog.String("api_key", redacted))
+	return slog.GroupValue(slog.String("claimed_sender", fingerprint(c.SenderID)), slog.String("api_key", redacted))
 }
 
-// MarshalJSON returns c without the key.
+// MarshalJSON returns c without the key and the sender ID.
 func (c Credentials) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct{ SenderID, APIKey string }{c.SenderID, redacted})
+	return json.Marshal(struct{ SenderID, APIKey string }{fingerprint(c.SenderID), redacted})
 }
 
-// MarshalText returns c without the key.
+// MarshalText returns what String returns.
 func (c Credentials) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // A Sender is the authenticated tenant, as recorded by the [Validator]. All

@@ -31,6 +31,11 @@ func Parse(s string) (u UUID, lower, ok bool) {
 	return u, small != 0, true
 }
 
+// IsNilOrMax reports the nil and the max UUID, which are nobody's.
+func IsNilOrMax(s string) bool {
+	return s == "00000000-0000-0000-0000-000000000000" || Lower(s) == "ffffffff-ffff-ffff-ffff-ffffffffffff"
+}
+
 // Canonical returns s in lower case. The boolean is false, and s unchanged, if
 // Parse refuses s.
 func Canonical(s string) (string, bool) {
