@@ -132,8 +132,12 @@ const recordsPerSecond = 10
 //
 // Above level Debug it writes at most 10 records a second for each outcome, so
 // that neither an outage nor a flood of bad keys floods the log. The next record
-// of that outcome says in the attribute "suppressed" how many were left out.
+// of that outcome says in the attribute "suppressed" how many were left out. It
+// panics on a nil l.
 func LogEvents(l *slog.Logger, level func(Event) slog.Level) func(context.Context, Event) {
+	if l == nil {
+		panic("senderauth: LogEvents: the Logger is nil")
+	}
 	if level == nil {
 		level = Event.Level
 	}

@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/senderauth/senderauth"
@@ -198,6 +200,28 @@ func TestLogEvents(t *testing.T) {
 		})
 		require.Len(t, records, 20, "what is not enabled is not logged, and Debug is not suppressed")
 	})
+}
+
+func TestLogEventsIsSafeForConcurrentUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		records := logged(t, func(l *slog.Logger) {
+			observe := senderauth.LogEvents(l, nil)
+			var callers sync.WaitGroup
+			for _, o := range []senderauth.Outcome{senderauth.Failed, senderauth.Limited, senderauth.Failed, senderauth.Limited} {
+				callers.Go(func() {
+					for range 1000 {
+						observe(context.Background(), senderauth.Event{Outcome: o})
+					}
+				})
+			}
+			callers.Wait()
+		})
+		require.Len(t, records, 20, "ten of each outcome")
+	})
+}
+
+func TestLogEventsNeedsALogger(t *testing.T) {
+	require.PanicsWithValue(t, "senderauth: LogEvents: the Logger is nil", func() { senderauth.LogEvents(nil, nil) })
 }
 
 func TestObserversCallEachInOrder(t *testing.T) {

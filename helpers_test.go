@@ -130,6 +130,15 @@ func (a *app) outcomes() []senderauth.Outcome {
 	return os
 }
 
+// limits are the names in the events so far.
+func (a *app) limits() []string {
+	var names []string
+	for _, e := range a.events {
+		names = append(names, e.Limit)
+	}
+	return names
+}
+
 // observeTo is a Config.Observe that notes events.
 func observeTo(events *[]senderauth.Event) func(context.Context, senderauth.Event) {
 	return func(_ context.Context, e senderauth.Event) { *events = append(*events, e) }
