@@ -53,6 +53,7 @@ type bill struct {
 	charges []Charge      // all or none
 	limits  []*namedLimit // of charges
 	dry     []Charge      // each by itself, and only observed
+	outer   *bill         // of the guard further out; nil if there is none
 }
 
 // bill returns the bill of these limits at cost tokens each.
@@ -88,35 +89,39 @@ func (b *bill) add(l *namedLimit, cost int) {
 // at the buckets, so that the rate fields tell of all limits that the request
 // met. It returns nil if nothing is left.
 func (b *bill) after(outer *bill) *bill {
-	left, due := &bill{charger: b.charger}, false
+	left := &bill{charger: b.charger, outer: outer}
 	for i, c := range b.charges {
 		if !outer.has(c.Name) {
 			left.add(b.limits[i], c.Cost)
-			due = true
 		}
 	}
 	for _, c := range b.dry {
 		if !outer.has(c.Name) {
 			left.dry = append(left.dry, c)
-			due = true
 		}
 	}
-	if !due {
-		return nil
+	if len(left.charges) == 0 {
+		if len(left.dry) == 0 {
+			return nil
+		}
+		return left // the rate fields are those of the guard further out
 	}
-	for _, l := range outer.limits {
-		left.add(l, 0)
+	// The innermost bill with charges looks at all that those around it charged.
+	for outer != nil && len(outer.limits) == 0 {
+		outer = outer.outer
 	}
-	for _, c := range outer.dry {
-		c.Cost = 0
-		left.dry = append(left.dry, c)
+	if outer != nil {
+		for _, l := range outer.limits {
+			left.add(l, 0)
+		}
 	}
 	return left
 }
 
+// has reports whether b or a bill further out has a charge with that name.
 func (b *bill) has(name string) bool {
 	named := func(c Charge) bool { return c.Name == name }
-	return slices.ContainsFunc(b.charges, named) || slices.ContainsFunc(b.dry, named)
+	return b != nil && (slices.ContainsFunc(b.charges, named) || slices.ContainsFunc(b.dry, named) || b.outer.has(name))
 }
 
 // charge takes b from the sender's buckets: its charges all or nothing, then its
@@ -171,7 +176,7 @@ func (c *charger) degrade(ctx context.Context, d *decision, err error) {
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		d.refuse(Canceled, err)
-	case ctx.Err() != nil || c.failClosed:
+	case c.failClosed || ctx.Err() != nil || overdue(ctx):
 		// A client may choose the deadline of its request, through a layer
 		// outside. That must not open a limit.
 		d.refuse(Unavailable, err)
@@ -180,6 +185,13 @@ func (c *charger) degrade(ctx context.Context, d *decision, err error) {
 		// customers' API with it. Config.FailClosed says otherwise.
 		d.err = err
 	}
+}
+
+// overdue reports that the deadline of ctx has passed. Err may not say so yet: a
+// connection with the same deadline can fail before the timer of ctx fires.
+func overdue(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && !time.Now().Before(deadline)
 }
 
 // joined is errors.Join without a wrapper around a single error.
@@ -199,8 +211,11 @@ func (c *charger) rehearse(ctx context.Context, d *decision, charge Charge) {
 	balances, err := c.limiter.Take(ctx, d.sender.ID, []Charge{charge})
 	if err != nil {
 		d.err = joined(d.err, err)
-	} else if len(balances) == 1 && balances[0].Refused && d.dryRun == "" {
-		d.dryRun = charge.Name
+	} else if len(balances) == 1 {
+		d.tally.rehearsed = balances[0]
+		if balances[0].Refused && d.dryRun == "" {
+			d.dryRun = charge.Name
+		}
 	}
 }
 
@@ -213,6 +228,7 @@ type tally struct {
 	unix  int64         // when, in nanoseconds
 
 	overridden bool
+	rehearsed  Balance // of the last dry run
 }
 
 // override puts the sender's own limits in place of the bill's.

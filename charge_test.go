@@ -3,6 +3,7 @@ package senderauth_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -345,7 +346,7 @@ func TestDryRun(t *testing.T) {
 	newDry := func(t *testing.T, limiter senderauth.Limiter) *app {
 		return newApp(t, nil, senderauth.Config{
 			FailClosed: true,
-			Limits:     map[string]senderauth.Limit{"default": three, "strict": {Requests: 1, Per: time.Minute}},
+			Limits:     map[string]senderauth.Limit{"default": three, "strict": {Requests: 1, Per: time.Minute}, "other": three},
 			DryRun:     []string{"strict"}, Limiter: limiter,
 		})
 	}
@@ -378,6 +379,46 @@ func TestDryRun(t *testing.T) {
 		serve(h, of(1))
 		require.Equal(t, []string{"", "", "strict"}, []string{a.events[0].DryRun, a.events[1].DryRun, a.events[2].DryRun})
 	})
+	bubble(t, "Charge returns the state of the bucket", func(t *testing.T) {
+		a := newDry(t, nil)
+		serve(a.guard.Charging().Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			for _, want := range []senderauth.Balance{
+				{ResetAfter: time.Minute},
+				{Refused: true, RetryAfter: time.Minute, ResetAfter: time.Minute},
+			} {
+				got, problem := a.guard.Charge(r.Context(), "strict", 1)
+				require.Nil(t, problem)
+				require.Equal(t, want, got)
+			}
+		})), of(1))
+	})
+	t.Run("inside another guard it asks for nothing else", func(t *testing.T) {
+		outage := false
+		var asked []string
+		a := newDry(t, takes(func(charges []senderauth.Charge) ([]senderauth.Balance, error) {
+			if outage {
+				return nil, errOutage
+			}
+			for _, c := range charges {
+				asked = append(asked, fmt.Sprint(c.Name, " ", c.Cost))
+			}
+			return make([]senderauth.Balance, len(charges)), nil
+		}))
+		between := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			outage = true
+			a.guard.Charging("strict").Wrap(a.hello()).ServeHTTP(w, r)
+		})
+		got := serve(a.guard.Wrap(between), of(1))
+		require.Equal(t, 200, got.Status)
+		require.Equal(t, `"default";q=3;w=3`, got.Header["Ratelimit-Policy"], "those of the guard outside")
+		require.ErrorIs(t, a.events[1].Err, errOutage)
+		require.Equal(t, []string{"default", ""}, a.limits())
+
+		outage, asked = false, nil
+		third := a.guard.Charging("strict").Wrap(a.guard.Charging("strict", "other").Wrap(a.hello()))
+		require.Equal(t, 200, serve(a.guard.Wrap(third), of(1)).Status)
+		require.Equal(t, []string{"default 1", "strict 1", "other 1", "default 0"}, asked)
+	})
 	t.Run("an outage is observed, and refuses nothing", func(t *testing.T) {
 		a := newDry(t, takes(func(charges []senderauth.Charge) ([]senderauth.Balance, error) {
 			if charges[0].Name == "strict" {
@@ -401,4 +442,18 @@ func TestDeadlineOfTheRequestOpensNoLimit(t *testing.T) {
 	require.Equal(t, unavailable, serve(a, of(1).WithContext(ctx)))
 	require.Equal(t, []senderauth.Outcome{"unavailable"}, a.outcomes())
 	require.Equal(t, 200, serve(a, of(1)).Status, "the limiter's own failure fails open")
+
+	// A connection with the same deadline fails before the context says that it ended.
+	for deadline, status := range map[time.Duration]int{0: 503, time.Hour: 200} {
+		r := of(1).WithContext(unnoticed{context.Background(), time.Now().Add(deadline)})
+		require.Equal(t, status, serve(a, r).Status)
+	}
 }
+
+// unnoticed is a context with a deadline that no timer looks at.
+type unnoticed struct {
+	context.Context
+	deadline time.Time
+}
+
+func (u unnoticed) Deadline() (time.Time, bool) { return u.deadline, true }

@@ -106,7 +106,9 @@ func (g *Guard) Costing(f func(*http.Request) int) *Guard {
 //
 // Inside another guard of the same New, a guard does not authenticate again: it
 // charges those of its limits that no guard further out has charged, so that a
-// request is charged a name once.
+// request is charged a name once. The context says what is inside: a handler that
+// serves other requests with the context of its own, such as a batch, must charge
+// them with [Guard.Charge].
 //
 // The response carries Cache-Control: private, and the rate fields, unless next
 // sets those fields itself. A handler that adds fields instead of setting them,
@@ -138,7 +140,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case d.outcome != Admitted:
 		g.responder.refuse(w, r, &d)
-	case d.inner && d.tally.bill == nil:
+	case d.tally.bill == nil:
 		h.next.ServeHTTP(w, r) // a guard further out has done it all
 	default:
 		g.serve(w, r, &d, h.next)
@@ -154,12 +156,13 @@ func (g *Guard) decide(r *http.Request, d *decision) {
 		return
 	}
 	b, err := g.bill(r, outer, d)
-	if err != nil {
+	switch {
+	case err != nil:
 		d.refuse(Failed, err)
-		return
-	}
-	if b != nil {
+	case b != nil:
 		g.charger.charge(r.Context(), d, b)
+	case outer != admissionFrom(r.Context()):
+		d.tally.bill = outer.charged // next must not find the sender of WithSender or of another New
 	}
 }
 
@@ -171,6 +174,7 @@ func (g *Guard) bill(r *http.Request, outer *admission, d *decision) (*bill, err
 		seen := r
 		if outer == nil {
 			d.next = g.admit(r, d.sender)
+			defer d.next.handBack(r) // of a refusal, too
 			seen = &d.next.request
 		}
 		names, cost := g.names, 1
@@ -251,15 +255,17 @@ func keepPrivate(h http.Header, a *admission) {
 // Charge takes cost tokens of the limit name from the sender in ctx, for a handler
 // behind the guard that learns late what a request costs: a message to 1,000
 // recipients, say. The tokens come on top of what the guards have charged. It
-// takes all of them or none, and returns the bucket's state.
+// takes all of them or none, and returns the bucket's state, which is zero if the
+// Limiter failed.
 //
 // The problem is nil if the handler may go on, and otherwise the answer to serve:
 // 429 if the tokens are not there, without Retry-After if they never will be; 503
-// if the Limiter failed and Config.FailClosed is set; 500, with the cause in Err,
-// for a name that is not in Config.Limits, a cost below 0, or a context that did
-// not pass a guard of the same New. A limit of Config.DryRun never refuses. The
-// rate fields of the response are not changed. Config.Observe gets an event with
-// Inner set. Charge is safe for concurrent use.
+// if the Limiter failed and Config.FailClosed is set or ctx has ended; 500, with
+// the cause in Err, for a name that is not in Config.Limits, a cost below 0, or a
+// context that did not pass a guard of the same New. A limit of Config.DryRun never
+// refuses: the problem is nil even if Balance.Refused is set. The rate fields of
+// the response are not changed. Config.Observe gets an event with Inner set.
+// Charge is safe for concurrent use.
 func (g *Guard) Charge(ctx context.Context, name string, cost int) (Balance, *Problem) {
 	g.mustBeMade()
 	start := time.Now()
@@ -276,7 +282,7 @@ func (g *Guard) Charge(ctx context.Context, name string, cost int) (Balance, *Pr
 	if g.observe != nil {
 		g.observe(ctx, d.event(time.Since(start)))
 	}
-	var balance Balance
+	balance := d.tally.rehearsed
 	if balances := d.tally.balances(); len(balances) > 0 {
 		balance = balances[0]
 	}

@@ -218,6 +218,21 @@ func TestNestedGuards(t *testing.T) {
 			a.ServeHTTP(w, r.WithContext(senderauth.WithSender(r.Context(), senderauth.Sender{ID: senderID(1)})))
 		})
 		require.Equal(t, hello(2).with(threeLeft(1)...), serve(a.guard.Charging().Wrap(between), of(2)))
+		require.Equal(t, hello(2).with(threeLeft(0)...), serve(a.guard.Wrap(between), of(2)), "with nothing left to charge")
+	})
+	bubble(t, "the handler gets the sender of the guard around it", func(t *testing.T) {
+		a := newNested(t)
+		named := newApp(t, func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+			return senderauth.Sender{ID: senderID(1), KeyID: "of another New"}, nil
+		}, senderauth.Config{})
+		h := a.guard.Wrap(named.guard.Charging().Wrap(a.guard.Wrap(a.guard.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			s, _ := senderauth.SenderFrom(r.Context())
+			require.Equal(t, "key-1", s.KeyID)
+			_, problem := a.guard.Charge(r.Context(), "messages", 1)
+			require.Nil(t, problem)
+		})))))
+		require.Equal(t, 200, serve(h, of(1)).Status)
+		require.Equal(t, []string{"default", "", "", "messages"}, a.limits(), "default is charged once")
 	})
 }
 
@@ -322,28 +337,39 @@ func TestUploadLeavesNoTemporaryFile(t *testing.T) {
 		require.NoError(t, err)
 		return len(entries)
 	}
-	a := newApp(t, nil, senderauth.Config{})
-	server := httptest.NewServer(a.guard.Wrap(a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	parse := func(r *http.Request) {
 		if err := r.ParseMultipartForm(1); err != nil || files() != 1 {
 			t.Errorf("%v, %d files", err, files())
 		}
-	}))))
-	defer server.Close()
+	}
+	a := newApp(t, nil, senderauth.Config{})
+	handler := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { parse(r) })
+	refusing := a.guard.Costing(func(r *http.Request) int { parse(r); return three.Burst + 1 })
+	for status, h := range map[int]http.Handler{200: a.guard.Wrap(a.guard.Wrap(handler)), 429: refusing.Wrap(handler)} {
+		server := httptest.NewServer(h)
+		require.Equal(t, status, upload(t, server.URL))
+		server.Close() // which waits for the request to be finished
+		require.Zero(t, files())
+	}
+}
+
+// upload sends a form with a file of the first sender and returns the status.
+func upload(t *testing.T, url string) int {
+	t.Helper()
 	var body bytes.Buffer
 	form := multipart.NewWriter(&body)
 	file, err := form.CreateFormFile("file", "name")
 	require.NoError(t, err)
 	file.Write(make([]byte, 100))
 	require.NoError(t, form.Close())
-	r, err := http.NewRequest("POST", server.URL, &body)
+	r, err := http.NewRequest("POST", url, &body)
 	require.NoError(t, err)
 	r.Header = of(1).Header
 	r.Header.Set("Content-Type", form.FormDataContentType())
 	res, err := http.DefaultClient.Do(r)
 	require.NoError(t, err)
 	res.Body.Close()
-	server.Close() // which waits for the request to be finished
-	require.Zero(t, files())
+	return res.StatusCode
 }
 
 func TestCacheControl(t *testing.T) {
