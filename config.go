@@ -15,8 +15,8 @@ import (
 
 // Config configures [New], which reads it once. Only Limits is required.
 //
-// New reports every mistake at once. A panic of CheckKey or of
-// the [Validator] is answered with 500, and its value, which may hold the key,
+// New reports every mistake at once, in the order of the fields. A panic of CheckKey
+// or of the [Validator] is answered with 500, and its value, which may hold the key,
 // is kept out of all logs. A panic of the Limiter, Observe, ServeProblem or a
 // function given to [Guard.ChargingBy] or [Guard.Costing] ends the request as a
 // panic of a handler does: the next handler does not run, and net/http logs the
