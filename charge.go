@@ -172,7 +172,7 @@ func (c *charger) take(ctx context.Context, d *decision) error {
 
 // degrade decides without a limiter.
 func (c *charger) degrade(ctx context.Context, d *decision, err error) {
-	err = joined(d.err, err) // beside what a stale cache entry covers
+	err = errors.Join(d.err, err) // beside what a stale cache entry covers
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		d.refuse(Canceled, err)
@@ -194,14 +194,6 @@ func overdue(ctx context.Context) bool {
 	return ok && !time.Now().Before(deadline)
 }
 
-// joined is errors.Join without a wrapper around a single error.
-func joined(err, other error) error {
-	if err == nil {
-		return other
-	}
-	return errors.Join(err, other)
-}
-
 // rehearse takes a charge that is only observed: it never refuses, not even by an
 // outage.
 func (c *charger) rehearse(ctx context.Context, d *decision, charge Charge) {
@@ -210,7 +202,7 @@ func (c *charger) rehearse(ctx context.Context, d *decision, charge Charge) {
 	}
 	balances, err := c.limiter.Take(ctx, d.sender.ID, []Charge{charge})
 	if err != nil {
-		d.err = joined(d.err, err)
+		d.err = errors.Join(d.err, err)
 	} else if len(balances) == 1 {
 		d.tally.rehearsed = balances[0]
 		if balances[0].Refused && d.dryRun == "" {

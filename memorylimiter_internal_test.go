@@ -2,7 +2,6 @@ package senderauth
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"reflect"
 	"strconv"
@@ -134,11 +133,6 @@ func TestMemoryLimiterNoticesAClockThatIsSet(t *testing.T) {
 	require.EqualValues(t, 0, m.unix(now))
 	require.EqualValues(t, time.Second-1, m.unix(now+int64(time.Second)-1))
 	require.WithinDuration(t, time.Now().Add(time.Second), time.Unix(0, m.unix(now+int64(time.Second))), time.Minute)
-}
-
-func TestCeilDivCarries(t *testing.T) {
-	hi, lo := ceilDiv(2, math.MaxUint64, 3) // a third below 2^64
-	require.Equal(t, [2]uint64{1, 0}, [2]uint64{hi, lo})
 }
 
 // Two locks in one cache line would slow down those who do not share a lock,

@@ -226,11 +226,7 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, d *decision, next 
 func canonicalize(h http.Header) {
 	for name, lines := range h {
 		canonical := http.CanonicalHeaderKey(name)
-		if canonical == name {
-			continue
-		}
-		switch canonical {
-		case "Cache-Control", "Ratelimit", "Ratelimit-Policy", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset":
+		if canonical != name && (canonical == "Cache-Control" || isRateField(canonical)) {
 			h[canonical] = append(h[canonical], lines...)
 			delete(h, name)
 		}

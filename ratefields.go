@@ -100,11 +100,18 @@ func (f RateFields) set(h http.Header, items []rateItem, unix int64) {
 // dropRateFields deletes the fields that set writes, under any spelling.
 func dropRateFields(h http.Header) {
 	for name := range h {
-		switch http.CanonicalHeaderKey(name) {
-		case "Ratelimit", "Ratelimit-Policy", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset":
+		if isRateField(http.CanonicalHeaderKey(name)) {
 			delete(h, name)
 		}
 	}
+}
+
+func isRateField(canonical string) bool {
+	switch canonical {
+	case "Ratelimit", "Ratelimit-Policy", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset":
+		return true
+	}
+	return false
 }
 
 // tightest returns the item with the fewest whole tokens left; among equals, the
@@ -153,24 +160,13 @@ const maxInteger = 999_999_999_999_999
 // window returns the whole seconds that fill an empty bucket, rounded up: a window
 // that is short by a fraction would promise more than the bucket admits.
 func (l Limit) window() int64 {
+	// 64 bits do not hold the product, and always hold the quotient.
 	hi, lo := bits.Mul64(uint64(l.EffectiveBurst()), uint64(l.Per))
-	hi, lo = ceilDiv(hi, lo, uint64(l.Requests))
-	hi, lo = ceilDiv(hi, lo, uint64(time.Second))
-	if hi > 0 || lo > maxInteger {
-		return maxInteger
-	}
-	return int64(lo)
-}
-
-// ceilDiv divides a number of two words, rounding up.
-func ceilDiv(hi, lo, by uint64) (uint64, uint64) {
-	q, rest := bits.Div64(hi%by, lo, by)
-	up := uint64(0)
+	w, rest := bits.Div64(hi, lo, uint64(l.Requests)*uint64(time.Second))
 	if rest > 0 {
-		up = 1
+		w++
 	}
-	q, carry := bits.Add64(q, up, 0)
-	return hi/by + carry, q
+	return int64(min(w, maxInteger))
 }
 
 // nextToken returns how long until one more whole token is there, or 0 if none is

@@ -60,23 +60,28 @@ func (p *responder) refuse(w http.ResponseWriter, r *http.Request, d *decision) 
 	if d.outcome == Limited {
 		p.setRateFields(h, d)
 	}
-	switch f := p.fixed[d.outcome]; {
-	case p.serveProblem != nil:
-		drainBody(w, r)
-		drained := *r
-		drained.Body = http.NoBody // for a problem that answers by itself
-		problem := p.problem(d)
-		p.serveProblem(w, &drained, &problem, d.outcome)
-	case f != nil:
-		f.answer.write(w, r)
-	case d.outcome == Limited:
-		a := limitedAnswer(d.retry)
+	if p.serveProblem == nil {
+		a := p.answer(d)
 		a.write(w, r)
-	default:
-		problem := p.problem(d)
-		a := problem.compile()
-		a.write(w, r)
+		return
 	}
+	drainBody(w, r)
+	drained := *r
+	drained.Body = http.NoBody // for a problem that answers by itself
+	problem := p.problem(d)
+	p.serveProblem(w, &drained, &problem, d.outcome)
+}
+
+// answer returns what is written for a refusal.
+func (p *responder) answer(d *decision) answer {
+	if f := p.fixed[d.outcome]; f != nil {
+		return f.answer
+	}
+	if d.outcome == Limited {
+		return limitedAnswer(d.retry)
+	}
+	problem := p.problem(d)
+	return problem.compile()
 }
 
 // problem returns the complete problem of a refusal, for the caller to change.
