@@ -22,13 +22,11 @@ func (p *peers) believes(r *http.Request) (addr netip.Addr, trusted bool) {
 		addr = plain(peer.Addr())
 		return addr, p.contain(addr)
 	}
-	// An address without a port is what a layer outside took from a header, so that
-	// it is no reason to believe anything.
-	if addr, err := netip.ParseAddr(r.RemoteAddr); err == nil {
-		return plain(addr), false
-	}
+	// An address without a port is what a layer outside took from a header: it is no
+	// reason to believe anything.
+	addr, _ = netip.ParseAddr(r.RemoteAddr)
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	return addr, p.trustUnix && local != nil && local.Network() == "unix"
+	return plain(addr), p.trustUnix && local != nil && local.Network() == "unix"
 }
 
 // plain writes an IPv4 address as one, and leaves out the zone of an IPv6 address.

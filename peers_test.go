@@ -77,6 +77,11 @@ func TestRequireTLSBehindAUnixSocket(t *testing.T) {
 			require.Equal(t, want, serve(a, over(&net.UnixAddr{Name: "/run/api.sock", Net: "unix"})))
 			require.Equal(t, 403, serve(a, over(&net.TCPAddr{})).Status)
 			require.Equal(t, 403, serve(a, r).Status)
+			r.RemoteAddr = "192.0.2.1" // a layer outside took it from a header
+			if trust {
+				require.Equal(t, 200, serve(a, over(&net.UnixAddr{Net: "unix"})).Status)
+			}
+			require.Equal(t, 403, serve(a, over(&net.TCPAddr{})).Status)
 		})
 	}
 }

@@ -420,3 +420,31 @@ func files(t *testing.T) int {
 	require.NoError(t, err)
 	return len(entries)
 }
+
+// HandleContext serves the same request again, which is still one request.
+func TestHandleContextIsChargedOnce(t *testing.T) {
+	guard := newGuard(t, senderauth.Config{})
+	engine := gin.New()
+	engine.Use(ginsender.Middleware(guard.Wrap))
+	engine.GET("/old", func(c *gin.Context) {
+		c.Request.URL.Path = "/new"
+		engine.HandleContext(c)
+	})
+	engine.GET("/new", ginsender.Middleware(guard.Charging("messages").Wrap), func(c *gin.Context) {
+		s, _ := ginsender.Sender(c)
+		c.String(http.StatusOK, s.ID)
+	})
+	s := serve(t, engine)
+	require.Equal(t, `200
+Cache-Control: private
+Content-Length: 36
+Content-Type: text/plain; charset=utf-8
+Ratelimit: "messages";r=0;t=N, "default";r=8;t=N
+Ratelimit-Policy: "messages";q=1;w=3600, "default";q=9;w=32400
+
+`+sender, do(t, s, "GET", "/old", credentials...))
+	over := do(t, s, "GET", "/old", credentials...)
+	require.Contains(t, over, "429\n")
+	require.NotContains(t, over, sender, "the handler did not run")
+	require.Contains(t, over, `"default";r=7`)
+}
