@@ -428,6 +428,12 @@ func TestDryRun(t *testing.T) {
 		}))
 		require.Equal(t, 200, serve(a.guard.Charging("default", "strict").Wrap(a.hello()), of(1)).Status)
 		require.ErrorIs(t, a.events[0].Err, errOutage)
+
+		calls := 0
+		down := takes(func([]senderauth.Charge) ([]senderauth.Balance, error) { calls++; return nil, errOutage })
+		open := newApp(t, nil, senderauth.Config{Limiter: down, Limits: map[string]senderauth.Limit{"default": three, "strict": three}, DryRun: []string{"strict"}})
+		require.Equal(t, 200, serve(open.guard.Charging("default", "strict").Wrap(open.hello()), of(1)).Status)
+		require.Equal(t, 1, calls, "a limiter that has just failed is not asked again")
 	})
 }
 

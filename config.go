@@ -238,20 +238,17 @@ func isNil(v any) bool {
 
 // isToken reports whether s is a token of RFC 9110 section 5.6.2.
 func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		alnum := '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
-		if !alnum && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
-		}
-	}
-	return s != ""
+	const characters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&'*+-.^_`|~"
+	return s != "" && strings.Trim(s, characters) == ""
 }
 
 // printable reports whether s is printable ASCII and not empty.
-func printable(s string) bool {
+func printable(s string) bool { return asciiFrom(' ', s) }
+
+// asciiFrom reports whether s is ASCII from first on, without DEL, and not empty.
+func asciiFrom(first byte, s string) bool {
 	for i := range len(s) {
-		if s[i] < ' ' || s[i] >= 0x7f {
+		if s[i] < first || s[i] >= 0x7f {
 			return false
 		}
 	}

@@ -149,14 +149,4 @@ func (e *faultError) Unwrap() error { return e.err }
 const maxKeyLength = 512
 
 // visible reports whether key is 1 to 512 visible ASCII characters.
-func visible(key string) bool {
-	if len(key) == 0 || len(key) > maxKeyLength {
-		return false
-	}
-	for i := range len(key) {
-		if key[i] <= ' ' || key[i] >= 0x7f {
-			return false
-		}
-	}
-	return true
-}
+func visible(key string) bool { return len(key) <= maxKeyLength && asciiFrom('!', key) }
