@@ -16,7 +16,7 @@ func TestAllocationsOfARequest(t *testing.T) {
 	cache := newCache(t, senderauth.ValidatorFunc(knowsAll), senderauth.CacheConfig{TTL: time.Hour, RejectedTTL: time.Hour})
 	newGuard := func(fields senderauth.RateFields) *senderauth.Guard {
 		guard, err := senderauth.New(cache, senderauth.Config{RateFields: fields, Limits: map[string]senderauth.Limit{
-			"default": senderauth.PerSecond(1_000_000_000), "drained": hourly(1),
+			"default": senderauth.PerSecond(1_000_000_000), "messages": senderauth.PerSecond(1_000_000_000), "drained": hourly(1),
 		}})
 		require.NoError(t, err)
 		return guard
@@ -31,6 +31,7 @@ func TestAllocationsOfARequest(t *testing.T) {
 	}{
 		{"admitted", none, of(1), 1, 352},
 		{"admitted, with the rate fields", both, of(1), 3, 480},
+		{"admitted, with two limits", none.Charging("default", "messages"), of(1), 1, 352},
 		{"without a key", both, request("x-sender-id", senderID(1)), 1, 80},
 		{"with an unknown key", both, badKeyOf(1), 3, 96},
 		{"over the limit", both.Charging("drained"), of(1), 5, 376},

@@ -424,9 +424,20 @@ func TestValidatorBringsItsCheckKey(t *testing.T) {
 	})
 }
 
+func TestStaticOfUUIDsAcceptsNoOtherForm(t *testing.T) {
+	keys, err := senderauth.Static(pair(1), pair(2))
+	require.NoError(t, err)
+	var events []senderauth.Event
+	guard, err := senderauth.New(keys, senderauth.Config{Limits: limits(three), Observe: observeTo(&events)})
+	require.NoError(t, err)
+	require.Equal(t, badKey, serve(guard.Wrap((&app{}).hello()), request("x-sender-id", senderID(1), "x-api-key", "sk_live_1")))
+	require.ErrorContains(t, events[0].Err, "the key is not a UUID")
+}
+
 func TestStaticAcceptsKeysThatAreNoUUIDs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		keys, err := senderauth.Static(senderauth.Credentials{SenderID: senderID(1), APIKey: "sk_live_1"}, pair(2))
+		live := senderauth.Credentials{SenderID: senderID(1), APIKey: "sk_live_1"}
+		keys, err := senderauth.Static(live, pair(2))
 		require.NoError(t, err)
 		guard, err := senderauth.New(keys, senderauth.Config{Limits: limits(three)})
 		require.NoError(t, err)

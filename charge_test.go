@@ -129,6 +129,7 @@ func TestLongestWaitDecides(t *testing.T) {
 		{9 * time.Second, 2 * time.Second, "a", limited("9")},
 		{-1, 9 * time.Second, "a", refused(429, "Rate limit exceeded.")},
 		{9 * time.Second, -1, "b", refused(429, "Rate limit exceeded.")},
+		{9 * time.Second, 9 * time.Second, "a", limited("9")}, // the first of equals
 	} {
 		a := newApp(t, nil, senderauth.Config{
 			Limits: map[string]senderauth.Limit{"default": three, "a": three, "b": three}, RateFields: senderauth.RateFieldsNone,
@@ -146,6 +147,7 @@ func TestSenderLimitsOverride(t *testing.T) {
 		senderID(1): {"default": {Requests: 2, Per: 20 * time.Second}, "unheard of": senderauth.PerSecond(1)},
 		senderID(2): {"default": senderauth.Unlimited()},
 		senderID(3): {"default": senderauth.Blocked()},
+		senderID(4): {"another": senderauth.Blocked()},
 	}
 	synctest.Test(t, func(t *testing.T) {
 		a := newApp(t, func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
@@ -360,6 +362,17 @@ func TestDryRun(t *testing.T) {
 		require.Equal(t, senderauth.Admitted, a.events[1].Outcome)
 		require.Equal(t, "default", a.events[1].Limit)
 		require.NoError(t, a.events[1].Err)
+	})
+	bubble(t, "at the sender's own limits", func(t *testing.T) {
+		a := newApp(t, func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+			s, err := knowsAll(ctx, c)
+			s.Limits = map[string]senderauth.Limit{"default": senderauth.PerMinute(2)}
+			return s, err
+		}, senderauth.Config{Limits: map[string]senderauth.Limit{"default": three, "strict": senderauth.PerMinute(1)}, DryRun: []string{"default", "strict"}})
+		for _, want := range []string{"", "strict", "default"} {
+			serve(a.guard.Charging("default", "strict").Wrap(a.hello()), of(1))
+			require.Equal(t, want, a.events[len(a.events)-1].DryRun)
+		}
 	})
 	bubble(t, "a request that is refused does not count", func(t *testing.T) {
 		a := newDry(t, nil)

@@ -23,6 +23,7 @@ func TestSenderFrom(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, want, s)
 	require.Equal(t, "outer", ctx.Value(key{}))
+	require.Equal(t, fmt.Sprint(outer)+".WithSender", fmt.Sprint(ctx), "as the contexts of the standard library")
 
 	s, _ = senderauth.SenderFrom(senderauth.WithSender(ctx, senderauth.Sender{ID: "inner"}))
 	require.Equal(t, "inner", s.ID, "the innermost is the sender")

@@ -185,6 +185,19 @@ func TestLogEvents(t *testing.T) {
 		require.Equal(t, "failed", records[10]["outcome"])
 		require.Equal(t, 990.0, records[11]["suppressed"])
 	})
+	bubble(t, "what is not logged counts for nothing", func(t *testing.T) {
+		var b bytes.Buffer
+		var level slog.LevelVar
+		observe := senderauth.LogEvents(slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: &level})), nil)
+		level.Set(slog.LevelError)
+		for range 20 {
+			observe(ctx, senderauth.Event{Outcome: senderauth.Limited})
+		}
+		level.Set(slog.LevelInfo)
+		observe(ctx, senderauth.Event{Outcome: senderauth.Limited})
+		require.Contains(t, b.String(), "outcome=limited")
+		require.NotContains(t, b.String(), "suppressed")
+	})
 	bubble(t, "at levels of one's own", func(t *testing.T) {
 		records := logged(t, func(l *slog.Logger) {
 			observe := senderauth.LogEvents(l, func(e senderauth.Event) slog.Level {

@@ -106,6 +106,15 @@ func TestFailedAttempts(t *testing.T) {
 			require.Equal(t, 200, serve(h, from(there, of(n))).Status)
 		}
 	})
+	bubble(t, "the Validator's own 401 is an attempt, and its 403 is none", func(t *testing.T) {
+		for status, last := range map[int]int{401: 429, 403: 403} {
+			back, h := attempt(t, senderauth.Config{})
+			back.set(refuseWith(&senderauth.Problem{Status: status}))
+			for n := range 3 {
+				require.Equal(t, []int{status, status, last}[n], serve(h, from(there, of(n))).Status)
+			}
+		}
+	})
 	bubble(t, "malformed credentials and outages are no attempts", func(t *testing.T) {
 		back, h := attempt(t, senderauth.Config{})
 		back.set(refuseWith(errOutage))

@@ -51,6 +51,9 @@ func TestClientIsTheLastAddressThatNoTrustedProxyHas(t *testing.T) {
 	r.Header = http.Header{"X-Forwarded-For": {"203.0.113.1", "198.51.100.7", "10.0.0.2"}}
 	require.Equal(t, "198.51.100.7", p.client(r).String(), "several lines are one list")
 
+	r.Header = http.Header{"X-Forwarded-For": {"203.0.113.1", ",10.0.0.2"}}
+	require.Equal(t, "10.0.0.2", p.client(r).String(), "nothing before what is no address is believed")
+
 	r.Header = http.Header{"X-Forwarded-For": {strings.Repeat(",", 900_000) + "198.51.100.7"}}
 	require.Zero(t, testing.AllocsPerRun(10, func() { p.client(r) }), "whatever a client puts in front")
 }

@@ -34,6 +34,8 @@ func TestProblem(t *testing.T) {
 		{"zero", senderauth.Problem{}, answer(500, `{"status":500,"title":"Internal Server Error","detail":"","type":"about:blank"}`), "senderauth: 500 Internal Server Error"},
 		{"no error status", senderauth.Problem{Status: 200, Detail: "d"}, answer(500, `{"status":500,"title":"Internal Server Error","detail":"d","type":"about:blank"}`), "senderauth: 500 Internal Server Error: d"},
 		{"no status at all", senderauth.Problem{Status: 600}, answer(500, `{"status":500,"title":"Internal Server Error","detail":"","type":"about:blank"}`), "senderauth: 500 Internal Server Error"},
+		{"the lowest status", senderauth.Problem{Status: 400}, answer(400, `{"status":400,"title":"Bad Request","detail":"","type":"about:blank"}`), "senderauth: 400 Bad Request"},
+		{"the highest status", senderauth.Problem{Status: 599}, answer(599, `{"status":599,"title":"","detail":"","type":"about:blank"}`), "senderauth: 599 "},
 		{"a status without a phrase", senderauth.Problem{Status: 499, Detail: "d"}, answer(499, `{"status":499,"title":"","detail":"d","type":"about:blank"}`), "senderauth: 499 : d"},
 		{"401", senderauth.Problem{Status: 401, Detail: "d"}, answer(401, `{"status":401,"title":"Unauthorized","detail":"d","type":"about:blank"}`, "Www-Authenticate", `ApiKey realm="api"`), "senderauth: 401 Unauthorized: d"},
 		{"401 with a challenge", senderauth.Problem{Status: 401, Detail: "d", Challenge: "Own"}, answer(401, `{"status":401,"title":"Unauthorized","detail":"d","type":"about:blank"}`, "Www-Authenticate", "Own"), "senderauth: 401 Unauthorized: d"},

@@ -86,11 +86,13 @@ func TestRateFieldsOfRoundedTimes(t *testing.T) {
 		want    string
 	}{
 		{three, senderauth.Balance{Remaining: 1, ResetAfter: time.Second}, "r=1;t=1"}, // as if the next were there already
+		{three, senderauth.Balance{Remaining: 1}, "r=1"},
 		{three, senderauth.Balance{Remaining: 1, ResetAfter: 2 * time.Second}, "r=1;t=1"},
 		{three, senderauth.Balance{Remaining: 1, ResetAfter: time.Hour}, "r=1;t=1"},
 		{three, senderauth.Balance{Remaining: 3, ResetAfter: time.Second}, "r=3"},
 		{three, senderauth.Balance{Refused: true, RetryAfter: 7 * time.Second, ResetAfter: 9 * time.Second}, "r=0;t=7"},
 		{slow, senderauth.Balance{ResetAfter: time.Hour}, "r=0;t=9223372037"},
+		{senderauth.Limit{Requests: 1, Per: math.MaxInt64, Burst: 5}, senderauth.Balance{Remaining: 1, ResetAfter: time.Hour}, "r=1;t=9223372037"},
 	} {
 		a := newApp(t, nil, senderauth.Config{Limits: limits(c.limit), RateFields: senderauth.RateFieldsDraft, Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
 			return []senderauth.Balance{c.balance}, nil

@@ -104,4 +104,11 @@ func TestServeProblemOfAnUploadThatNeverComes(t *testing.T) {
 	require.Zero(t, body.Len())
 	require.Equal(t, 2, w.calls, "a status and a body")
 	require.NotNil(t, upload.Body, "the caller's request is not changed")
+
+	bubble(t, "once", func(t *testing.T) {
+		upload.Body = &reads{t, func([]byte) (int, error) { time.Sleep(time.Millisecond); return 0, nil }}
+		start := time.Now()
+		a.ServeHTTP(&deadlines{}, upload)
+		require.Less(t, time.Since(start), time.Second, "the problem that answers by itself does not wait again")
+	})
 }

@@ -77,8 +77,6 @@ type staticAnyForm struct{ static }
 func (staticAnyForm) CheckKey(string) bool { return true }
 
 func staticDigest(key string) [sha256.Size]byte {
-	if lower, ok := uuid.Canonical(key); ok {
-		key = lower
-	}
+	key, _ = uuid.Canonical(key)
 	return sha256.Sum256([]byte(key))
 }

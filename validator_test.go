@@ -229,6 +229,8 @@ func TestStaticReportsEveryMistake(t *testing.T) {
 		senderauth.Credentials{SenderID: "sk_swapped_by_mistake", APIKey: senderID(3)},
 		senderauth.Credentials{SenderID: senderID(4), APIKey: nilUUID}, // a placeholder that nobody filled in
 		senderauth.Credentials{SenderID: senderID(4), APIKey: strings.ToUpper(maxUUID)},
+		senderauth.Credentials{SenderID: senderID(4), APIKey: ""},
+		senderauth.Credentials{SenderID: senderID(4), APIKey: nilUUID},
 	)
 	require.Nil(t, v)
 	const noSender, noKey = "SenderID is not a UUID of 36 characters, or is the nil or max UUID", "APIKey is not 1 to 512 visible ASCII characters"
@@ -240,6 +242,8 @@ func TestStaticReportsEveryMistake(t *testing.T) {
 		"5: " + noSender,
 		"6: APIKey is the nil or max UUID",
 		"7: APIKey is the nil or max UUID",
+		"8: " + noKey,
+		"9: APIKey is the nil or max UUID",
 	}
 	for i, mistake := range mistakes {
 		mistakes[i] = "senderauth: Static: credentials " + mistake
