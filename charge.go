@@ -47,13 +47,16 @@ func newCharger(cfg *Config) *charger {
 	return c
 }
 
-// A bill is what a request is charged. It is immutable.
+// A bill is what one guard charges a request. It is immutable.
 type bill struct {
 	charger *charger
-	charges []Charge      // all or none
+	outer   *bill         // of the guard further out; nil if there is none
+	cost    int           // of each limit in named
+	named   []*namedLimit // what this guard charges
+
+	charges []Charge      // all or none; then looks at what the guards further out charged
 	limits  []*namedLimit // of charges
 	dry     []Charge      // each by itself, and only observed
-	outer   *bill         // of the guard further out; nil if there is none
 }
 
 // bill returns the bill of these limits at cost tokens each.
@@ -61,67 +64,56 @@ func (c *charger) bill(names []string, cost int) (*bill, error) {
 	if cost < 0 {
 		return nil, &faultError{fmt.Errorf("senderauth: the cost %d is below 0", cost)}
 	}
-	b := &bill{charger: c}
-	for i, name := range names {
+	b := &bill{charger: c, cost: cost}
+	for _, name := range names {
 		l, ok := c.limits[name]
 		if !ok {
 			return nil, &faultError{fmt.Errorf("senderauth: limit %q is not in Config.Limits", name)}
 		}
-		if slices.Contains(names[:i], name) {
+		if b.has(l) {
 			return nil, &faultError{fmt.Errorf("senderauth: limit %q is charged twice", name)}
 		}
-		b.add(l, cost)
+		b.add(l)
 	}
 	return b, nil
 }
 
-func (b *bill) add(l *namedLimit, cost int) {
-	charge := Charge{Name: l.name, Limit: l.limit, Cost: cost}
+func (b *bill) add(l *namedLimit) {
+	b.named = append(b.named, l)
 	if l.dryRun {
-		b.dry = append(b.dry, charge)
-		return
+		b.dry = append(b.dry, Charge{l.name, l.limit, b.cost})
+	} else {
+		b.charges, b.limits = append(b.charges, Charge{l.name, l.limit, b.cost}), append(b.limits, l)
 	}
-	b.charges, b.limits = append(b.charges, charge), append(b.limits, l)
 }
 
-// after returns what is left of b after a guard further out has charged outer: a
-// name is charged once for a request. Of what is charged already the bill looks
-// at the buckets, so that the rate fields tell of all limits that the request
-// met. It returns nil if nothing is left.
+// has reports whether b, or a bill further out, charges l.
+func (b *bill) has(l *namedLimit) bool {
+	return b != nil && (slices.Contains(b.named, l) || b.outer.has(l))
+}
+
+// after returns what is left of b inside a guard that charged outer: a name is
+// charged once for a request. If tokens are taken, the bill also looks at what is
+// charged already, so that the rate fields tell of all limits that the request met.
+// It returns nil if nothing is left.
 func (b *bill) after(outer *bill) *bill {
-	left := &bill{charger: b.charger, outer: outer}
-	for i, c := range b.charges {
-		if !outer.has(c.Name) {
-			left.add(b.limits[i], c.Cost)
+	left := &bill{charger: b.charger, outer: outer, cost: b.cost}
+	for _, l := range b.named {
+		if !outer.has(l) {
+			left.add(l)
 		}
 	}
-	for _, c := range b.dry {
-		if !outer.has(c.Name) {
-			left.dry = append(left.dry, c)
-		}
+	if len(left.named) == 0 {
+		return nil
 	}
-	if len(left.charges) == 0 {
-		if len(left.dry) == 0 {
-			return nil
-		}
-		return left // the rate fields are those of the guard further out
-	}
-	// The innermost bill with charges looks at all that those around it charged.
-	for outer != nil && len(outer.limits) == 0 {
-		outer = outer.outer
-	}
-	if outer != nil {
-		for _, l := range outer.limits {
-			left.add(l, 0)
+	for ; outer != nil && len(left.charges) > 0; outer = outer.outer {
+		for _, l := range outer.named {
+			if !l.dryRun {
+				left.charges, left.limits = append(left.charges, Charge{Name: l.name, Limit: l.limit}), append(left.limits, l)
+			}
 		}
 	}
 	return left
-}
-
-// has reports whether b or a bill further out has a charge with that name.
-func (b *bill) has(name string) bool {
-	named := func(c Charge) bool { return c.Name == name }
-	return b != nil && (slices.ContainsFunc(b.charges, named) || slices.ContainsFunc(b.dry, named) || b.outer.has(name))
 }
 
 // charge takes b from the sender's buckets: its charges all or nothing, then its

@@ -24,7 +24,8 @@
 //     here on.
 //  4. x-api-key in two lines, or refused by [Config.CheckKey]: 401 "Invalid API
 //     credentials!". No step up to here asks the Validator.
-//  5. [Config.FailedAttempts], if set, for credentials that are not cached: 429.
+//  5. [Config.FailedAttempts], if set, for credentials that the [Cache] has not
+//     accepted: 429.
 //  6. The [Validator], usually through a [Cache]: its refusals are 401, its own
 //     [*Problem] is answered as it is, its outage is 503 and its panic is 500.
 //  7. A [Sender] that is not the one in the request is a fault of the Validator:

@@ -13,41 +13,32 @@ type responder struct {
 	challenge    string
 	fields       RateFields
 	serveProblem func(http.ResponseWriter, *http.Request, *Problem, Outcome)
-	fixed        map[Outcome]*fixedProblem
-}
-
-// A fixedProblem is a refusal that is always the same, with its answer made
-// once.
-type fixedProblem struct {
-	problem Problem
-	answer  answer
+	details      map[Outcome]string // of the refusals that are always the same
+	answers      map[Outcome]answer // to them, made once
 }
 
 func newResponder(cfg *Config) *responder {
+	key, sender := strings.ToLower(cfg.keyHeader()), strings.ToLower(cfg.senderHeader())
 	p := &responder{
 		challenge:    challenge(cfg.KeyScheme, cfg.Realm),
 		fields:       cfg.RateFields,
 		serveProblem: cfg.ServeProblem,
-		fixed:        map[Outcome]*fixedProblem{},
+		details: map[Outcome]string{
+			Insecure:      "HTTPS is required",
+			MissingKey:    "Header " + key + " not found",
+			MissingSender: "Header " + sender + " not found",
+			InvalidSender: "Invalid " + sender,
+			InvalidKey:    "Invalid API credentials!",
+			Mismatch:      "API key does not match sender ID",
+			Failed:        "An internal error occurred.",
+			Unavailable:   "The service is temporarily unavailable. Please retry.",
+			Canceled:      "The service is temporarily unavailable. Please retry.",
+		},
+		answers: map[Outcome]answer{},
 	}
-	key, sender := strings.ToLower(cfg.keyHeader()), strings.ToLower(cfg.senderHeader())
-	for o, detail := range map[Outcome]string{
-		Insecure:      "HTTPS is required",
-		MissingKey:    "Header " + key + " not found",
-		MissingSender: "Header " + sender + " not found",
-		InvalidSender: "Invalid " + sender,
-		InvalidKey:    "Invalid API credentials!",
-		Mismatch:      "API key does not match sender ID",
-		Failed:        "An internal error occurred.",
-		Unavailable:   "The service is temporarily unavailable. Please retry.",
-		Canceled:      "The service is temporarily unavailable. Please retry.",
-	} {
-		f := &fixedProblem{problem: (&Problem{Status: o.status(), Detail: detail}).complete(p.challenge)}
-		if f.problem.Status == http.StatusServiceUnavailable {
-			f.problem.RetryAfter = time.Second
-		}
-		f.answer = f.problem.compile()
-		p.fixed[o] = f
+	for o := range p.details {
+		problem := p.problem(&decision{outcome: o})
+		p.answers[o] = problem.compile()
 	}
 	return p
 }
@@ -74,8 +65,8 @@ func (p *responder) refuse(w http.ResponseWriter, r *http.Request, d *decision) 
 
 // answer returns what is written for a refusal.
 func (p *responder) answer(d *decision) answer {
-	if f := p.fixed[d.outcome]; f != nil {
-		return f.answer
+	if a, ok := p.answers[d.outcome]; ok {
+		return a
 	}
 	if d.outcome == Limited {
 		return limitedAnswer(d.retry)
@@ -86,15 +77,17 @@ func (p *responder) answer(d *decision) answer {
 
 // problem returns the complete problem of a refusal, for the caller to change.
 func (p *responder) problem(d *decision) Problem {
-	if f := p.fixed[d.outcome]; f != nil {
-		problem := f.problem
-		problem.Err = d.err
-		return problem
+	if d.outcome == Refused {
+		return d.problem.complete(p.challenge)
 	}
-	if d.outcome == Limited {
-		return (&Problem{Status: http.StatusTooManyRequests, Detail: string(appendLimited(nil, d.retry)), RetryAfter: d.retry, Err: d.err}).complete("")
+	problem := Problem{Status: d.outcome.status(), Detail: p.details[d.outcome], Err: d.err}
+	switch problem.Status {
+	case http.StatusTooManyRequests:
+		problem.Detail, problem.RetryAfter = string(appendLimited(nil, d.retry)), d.retry
+	case http.StatusServiceUnavailable:
+		problem.RetryAfter = time.Second
 	}
-	return d.problem.complete(p.challenge)
+	return problem.complete(p.challenge)
 }
 
 // setRateFields writes what the decision's balances tell the client.
