@@ -59,11 +59,11 @@ func keyCheckerOf(v Validator) func(string) bool {
 	return nil
 }
 
-// What a request presented, in the form that everything after uses.
+// presented is what a request presented, in the form that is used from here on.
 type presented struct {
 	Credentials
 	sender, key uuid.UUID
-	uuids       bool // sender and key are set
+	uuids       bool // sender and key are set: the digest takes half the time
 }
 
 // authenticate decides who is calling, in the order that the package's
@@ -89,7 +89,7 @@ func (a *authenticator) authenticate(r *http.Request, d *decision) {
 	}
 }
 
-// The causes of refusals by form, for events.
+// What Event.Err says about requests that are refused by form.
 var (
 	errAbsent      = errors.New("senderauth: the header is absent or empty")
 	errSenderLines = errors.New("senderauth: the sender's header is there more than once")
@@ -98,7 +98,7 @@ var (
 	errKeyScheme   = errors.New("senderauth: the key's header does not begin with Config.KeyScheme and a space")
 	errKeyForm     = errors.New("senderauth: the key is not a UUID of 36 characters, or it is the nil or max UUID")
 	errKeyChars    = fmt.Errorf("senderauth: the key is not 1 to %d visible ASCII characters", maxKeyLength)
-	errKeyChecked  = errors.New("senderauth: Config.CheckKey refused the key")
+	errKeyChecked  = errors.New("senderauth: CheckKey refused the key")
 )
 
 // read reads the two headers into p. It reports false, with the refusal in d, if
@@ -175,7 +175,7 @@ func (a *authenticator) checkForm(key string, d *decision) (ok bool) {
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			ok = d.refuse(Failed, panicError("Config.CheckKey", p))
+			ok = d.refuse(Failed, panicError("CheckKey", p))
 		}
 	}()
 	return a.checkKey(key) || d.refuse(InvalidKey, errKeyChecked)

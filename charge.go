@@ -10,7 +10,7 @@ import (
 )
 
 // A charger answers the second question: may the sender call this often. It is
-// shared by all guards of one New, and immutable but for the buckets.
+// shared by all guards of one New, and immutable apart from the buckets.
 type charger struct {
 	limiter    Limiter
 	memory     *MemoryLimiter // the limiter, if it is one
@@ -203,7 +203,7 @@ func (c *charger) rehearse(ctx context.Context, d *decision, charge Charge) {
 	}
 }
 
-// A tally is what taking the charges of a bill came to.
+// A tally is the result of taking the charges of a bill.
 type tally struct {
 	bill  *bill
 	own   list[Charge]  // the bill's charges at the sender's own limits; unused if it has none

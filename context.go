@@ -17,10 +17,10 @@ type admission struct {
 	// New that is. It is nil for WithSender, which satisfies no guard.
 	charged *bill
 
-	// These live here so that all that a request costs is one allocation, a third
-	// of the time of r.WithContext(context.WithValue(…)) less. It has 352 bytes,
-	// which is a size class of the allocator: with 32 more, BenchmarkGuard took a
-	// sixth longer.
+	// These live here so that a request costs one allocation, which takes a third
+	// less time than r.WithContext(context.WithValue(…)). It has 352 bytes, which is
+	// a size class of the allocator: with 32 more, BenchmarkGuard took a sixth
+	// longer.
 	request      http.Request
 	cacheControl [1]string
 }

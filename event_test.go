@@ -104,7 +104,7 @@ func TestEveryRefusalHasACause(t *testing.T) {
 		{"the key's header is there more than once", []string{"x-sender-id", id, "x-api-key", key, "x-api-key", key}, senderauth.Config{}},
 		{"the key is not a UUID of 36 characters, or it is the nil or max UUID", []string{"x-sender-id", id, "x-api-key", "sk_live_1"}, senderauth.Config{}},
 		{"the key is not 1 to 512 visible ASCII characters", []string{"x-sender-id", id, "x-api-key", "a b"}, senderauth.Config{CheckKey: anyKey}},
-		{"Config.CheckKey refused the key", []string{"x-sender-id", id, "x-api-key", key}, senderauth.Config{CheckKey: func(string) bool { return false }}},
+		{"CheckKey refused the key", []string{"x-sender-id", id, "x-api-key", key}, senderauth.Config{CheckKey: func(string) bool { return false }}},
 		{"the key's header does not begin with Config.KeyScheme and a space", []string{"x-sender-id", id, "x-api-key", key}, senderauth.Config{KeyScheme: "Bearer"}},
 		{`cleartext from "192.0.2.1:1234", which is not one of Config.TrustedProxies`, []string{"x-sender-id", id, "x-api-key", key}, senderauth.Config{RequireTLS: true}},
 		{"invalid API key", []string{"x-sender-id", id, "x-api-key", id}, senderauth.Config{}},

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// peers tells what may be believed about the connection of a request.
+// peers decides what a guard believes about the connection of a request.
 type peers struct {
 	trusted   []netip.Prefix
 	trustUnix bool

@@ -30,14 +30,14 @@ const (
 	RateFieldsNone
 )
 
-// A rateItem is what the fields tell of one bucket.
+// A rateItem is what the fields say about one bucket.
 type rateItem struct {
 	of      *namedLimit
 	limit   Limit // of the sender, if not that of the name
 	balance Balance
 }
 
-// rateItems appends what the fields tell of a tally: nothing of an unlimited
+// rateItems appends what the fields say about a tally: nothing about an unlimited
 // bucket, and nothing if the limiter failed.
 func (t *tally) rateItems(dst []rateItem) []rateItem {
 	for i, balance := range t.balances() {
