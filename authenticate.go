@@ -63,7 +63,7 @@ func keyCheckerOf(v Validator) func(string) bool {
 type presented struct {
 	Credentials
 	sender, key uuid.UUID
-	uuids       bool // sender and key are set: the digest takes half the time
+	uuids       bool // sender and key are set
 }
 
 // authenticate decides who is calling, in the order that the package's

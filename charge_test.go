@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -329,6 +331,44 @@ func TestCharge(t *testing.T) {
 			require.Equal(t, 429, problem.Status)
 			require.Zero(t, problem.RetryAfter)
 		})), of(1))
+	})
+	bubble(t, "by many at once, when the request is over", func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{Limits: map[string]senderauth.Limit{"default": three, "messages": weighty}})
+		over := make(chan struct{})
+		var workers sync.WaitGroup
+		var admitted, refused atomic.Int64
+		ctx, cancel := context.WithCancel(context.Background())
+		serve(a.guard.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			for range 3 * weighty.Requests {
+				workers.Go(func() {
+					<-over
+					if _, problem := a.guard.Charge(r.Context(), "messages", 1); problem == nil {
+						admitted.Add(1)
+					} else if problem.Status == 429 {
+						refused.Add(1)
+					}
+				})
+			}
+		})), of(1).WithContext(ctx))
+		cancel()
+		close(over)
+		workers.Wait()
+		require.EqualValues(t, weighty.Requests, admitted.Load())
+		require.EqualValues(t, 2*weighty.Requests, refused.Load())
+	})
+	t.Run("when the context has ended and the limiter fails", func(t *testing.T) {
+		a := newApp(t, nil, senderauth.Config{Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) { return nil, errOutage })})
+		ctx, cancel := context.WithCancel(context.Background())
+		serve(a.guard.Charging().Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			balance, problem := a.guard.Charge(r.Context(), "default", 1)
+			require.Nil(t, problem, "the limit is open")
+			require.Zero(t, balance)
+			cancel()
+			_, problem = a.guard.Charge(r.Context(), "default", 1)
+			require.Equal(t, 503, problem.Status)
+			require.ErrorIs(t, problem, errOutage)
+		})), of(1).WithContext(ctx))
+		require.Equal(t, []senderauth.Outcome{"admitted", "admitted", "canceled"}, a.outcomes())
 	})
 	t.Run("outside of a guard, or with an unknown name", func(t *testing.T) {
 		a, other := newApp(t, nil, senderauth.Config{}), newApp(t, nil, senderauth.Config{})
