@@ -25,7 +25,7 @@ func TestSenderFrom(t *testing.T) {
 	require.Equal(t, "outer", ctx.Value(key{}))
 
 	s, _ = senderauth.SenderFrom(senderauth.WithSender(ctx, senderauth.Sender{ID: "inner"}))
-	require.Equal(t, "inner", s.ID, "the innermost is the sender")
+	require.Equal(t, "inner", s.ID, "the innermost sender wins")
 }
 
 func TestContextOfAnAdmittedRequest(t *testing.T) {
@@ -47,5 +47,5 @@ func TestContextOfAnAdmittedRequest(t *testing.T) {
 	}))
 	require.Equal(t, 200, serve(h, r).Status)
 	_, ok := senderauth.SenderFrom(r.Context())
-	require.False(t, ok, "the request that came in is as it was")
+	require.False(t, ok, "the incoming request is unchanged")
 }
