@@ -1,5 +1,5 @@
-// Package readme compiles the snippets of the repository's README: each of them
-// stands, line by line, in a file of the examples.
+// Package readme compiles the Go snippets of the repository's README. Each snippet
+// must appear, line by line, in a Go file of the examples.
 package readme_test
 
 import (
@@ -176,8 +176,6 @@ func TestGuardedRoutesOfTheReadme(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, w.Code)
 }
 
-// TestSnippetsAreCompiled finds the lines of each snippet, in their order, in a
-// Go file of the examples.
 func TestSnippetsAreCompiled(t *testing.T) {
 	readme, err := os.ReadFile("../../../README.md")
 	require.NoError(t, err)
