@@ -22,8 +22,8 @@ type feed struct {
 	connected func()
 }
 
-// start begins a feed. From here on no change is missed. Earlier ones may have
-// been, so everything is forgotten.
+// start begins a feed. From now on it misses no change. It may have missed earlier ones, so
+// it purges everything.
 func (f feed) start() {
 	f.Purge()
 	f.connected()
