@@ -191,8 +191,8 @@ func (v validatorTest) questions() []question {
 	return qs
 }
 
-// nearMiss returns a key that nobody has and that differs from Active's only in
-// its last character, if there is one.
+// nearMiss returns an unknown key that differs from Active's only in its last
+// character. If there is none it returns a random UUID.
 func (v validatorTest) nearMiss() string {
 	key := v.Keys[Active].APIKey
 	for _, last := range "0123456789abcdef" {

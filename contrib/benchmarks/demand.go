@@ -75,8 +75,8 @@ func (p *population) secrets(c *contender) []string {
 	return tokens
 }
 
-// forge replaces the last twelve characters. The result is still a well-formed key or
-// token, but nobody's.
+// forge replaces the last twelve characters. The result is a well-formed key or token that
+// is not valid.
 func forge(secret string, i int) string {
 	return secret[:len(secret)-12] + fmt.Sprintf("%012x", 0xbad_000_000_000+i)
 }

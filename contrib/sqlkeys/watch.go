@@ -16,7 +16,7 @@ type Forgetter interface {
 	Purge()
 }
 
-// A feed is where an engine reports changes.
+// A feed is the receiver to which an engine reports changes.
 type feed struct {
 	Forgetter
 	connected func()
