@@ -389,7 +389,7 @@ func TestNewerSchema(t *testing.T) {
 func TestAdoptedKeyOfAnotherSender(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db string) {
 		start(t, "quickstart", pairOf(otherSender, key), "-db", db).stop(t)
-		require.Equal(t, "quickstart: SENT_SENDER_ID and SENT_API_KEY: sqlkeys: adopt: the key of another sender: exists already\n",
+		require.Equal(t, "quickstart: SENT_SENDER_ID and SENT_API_KEY: sqlkeys: adopt: the key belongs to another sender: exists already\n",
 			mistake(t, command("quickstart", pair, "-addr", "127.0.0.1:0", "-db", db)))
 		store, _ := openStore(t, db)
 		require.Len(t, all(t, store.Senders(t.Context())), 1, "nothing was written")
