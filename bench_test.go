@@ -17,9 +17,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// The benchmarks share one cache and one limiter that hold 100,000 senders, so
-// that all of them, the floor too, run beside the same live heap: what the
-// collector does for each allocated byte depends on it.
+// The benchmarks, BenchmarkFloor included, share one cache and one limiter with
+// benchSenders senders, because the cost of an allocation depends on the size of
+// the live heap.
 const benchSenders = 100_000
 
 type benchFixture struct {
@@ -85,7 +85,7 @@ func must(err error) {
 	}
 }
 
-// readSender is the handler behind all guards.
+// readSender is the handler of every guard.
 var readSender = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 	if s, ok := senderauth.SenderFrom(r.Context()); !ok || s.ID[0] != '7' {
 		panic("no sender")
@@ -99,8 +99,9 @@ func (w *benchWriter) Header() http.Header         { return w.header }
 func (w *benchWriter) WriteHeader(int)             {}
 func (w *benchWriter) Write(b []byte) (int, error) { return len(b), nil }
 
-// caller returns a function that sends one and the same request with other
-// credentials: a real one is in the processor's cache, too.
+// caller returns a function that sends the same request with other credentials each
+// time. Reusing the request keeps it in the processor's cache, as a request that
+// was just parsed is.
 func (f *benchFixture) caller() func(h http.Handler, id, key string) {
 	id, key := []string{""}, []string{""}
 	r := httptest.NewRequest("GET", "/", nil)
@@ -113,7 +114,7 @@ func (f *benchFixture) caller() func(h http.Handler, id, key string) {
 	}
 }
 
-// run sends requests of the senders in order.
+// run sends one request for each sender in order, over and over.
 func (f *benchFixture) run(b *testing.B, h http.Handler, order []int32) {
 	call := f.caller()
 	i := 0
@@ -129,16 +130,16 @@ var oneSender = []int32{0}
 
 type floorKey struct{}
 
-// readFloor is a variable of interface type, as a next handler is: else the
-// compiler keeps the request's copy off the heap.
+// readFloor is a variable of an interface type, like the next handler of a
+// middleware, so that the compiler has to put the copy of the request on the heap.
 var readFloor http.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 	if s, ok := r.Context().Value(floorKey{}).(senderauth.Sender); !ok || s.ID[0] != '7' {
 		panic("no sender")
 	}
 })
 
-// BenchmarkFloor is what any middleware costs that hands a sender to the next
-// handler by the context: the others are ratios to floor/one.
+// BenchmarkFloor measures the least that a middleware costs if it passes a sender
+// to the next handler in the context. Compare the others with floor/one.
 func BenchmarkFloor(b *testing.B) {
 	f := bench()
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -150,10 +151,10 @@ func BenchmarkFloor(b *testing.B) {
 	b.Run("uniform", func(b *testing.B) { f.run(b, h, f.uniform) })
 }
 
-// BenchmarkPlain is the usual composition of the same libraries, for
-// comparison: a sharded LRU by the SHA-256 of the text, and a rate.Limiter for
-// each sender in a sharded map. It checks little, expires nothing and keeps none
-// of this package's promises.
+// BenchmarkPlain measures the usual composition of the same libraries, for
+// comparison: a sharded LRU with the SHA-256 of the credentials as its key, and a
+// sharded map with a rate.Limiter for each sender. It checks little, expires
+// nothing and keeps none of this package's promises.
 func BenchmarkPlain(b *testing.B) {
 	f := bench()
 	type shard struct {
@@ -196,8 +197,8 @@ func BenchmarkPlain(b *testing.B) {
 	b.Run("zipf", func(b *testing.B) { f.run(b, h, f.zipf) })
 }
 
-// BenchmarkGuard admits remembered senders: with the rate fields off and with
-// both families: one sender, and 100,000 with Zipf's and with equal demand.
+// BenchmarkGuard admits cached senders, with no rate fields and with both families.
+// The requests come from one sender, or from 100,000 with Zipf's or equal demand.
 func BenchmarkGuard(b *testing.B) {
 	f := bench()
 	none, both := f.none.Wrap(readSender), f.both.Wrap(readSender)
@@ -209,8 +210,8 @@ func BenchmarkGuard(b *testing.B) {
 	b.Run("fields=both/uniform", func(b *testing.B) { f.run(b, both, f.uniform) })
 }
 
-// BenchmarkParallel admits 100,000 senders with equal demand; run it with
-// -cpu 2,8,32.
+// BenchmarkParallel admits 100,000 senders with equal demand on all cores. Run it
+// with -cpu 2,8,32.
 func BenchmarkParallel(b *testing.B) {
 	f := bench()
 	h := f.both.Wrap(readSender)
@@ -227,7 +228,7 @@ func BenchmarkParallel(b *testing.B) {
 	})
 }
 
-// BenchmarkRefuse refuses, all fields and the body included.
+// BenchmarkRefuse measures refusals, including all header fields and the body.
 func BenchmarkRefuse(b *testing.B) {
 	f := bench()
 	h, drained := f.both.Wrap(readSender), f.both.Charging("drained").Wrap(readSender)
@@ -247,8 +248,8 @@ func BenchmarkRefuse(b *testing.B) {
 	refuse("huge", h, f.ids[0], string(make([]byte, 900_000)))
 }
 
-// BenchmarkHeld reports the bytes that stay for each entry: the heap of
-// 1,500,000 less that of 500,000, the sender's ID included.
+// BenchmarkHeld reports the heap that each entry keeps, its sender ID included: the
+// difference between 1,500,000 entries and 500,000.
 func BenchmarkHeld(b *testing.B) {
 	held := func(name string, fill func() (add func(i int))) {
 		b.Run(name, func(b *testing.B) {

@@ -26,7 +26,7 @@ func TestSenderFrom(t *testing.T) {
 	require.Equal(t, fmt.Sprint(outer)+".WithSender", fmt.Sprint(ctx), "as the contexts of the standard library")
 
 	s, _ = senderauth.SenderFrom(senderauth.WithSender(ctx, senderauth.Sender{ID: "inner"}))
-	require.Equal(t, "inner", s.ID, "the innermost is the sender")
+	require.Equal(t, "inner", s.ID, "the innermost sender wins")
 }
 
 func TestContextOfAnAdmittedRequest(t *testing.T) {
@@ -48,5 +48,5 @@ func TestContextOfAnAdmittedRequest(t *testing.T) {
 	}))
 	require.Equal(t, 200, serve(h, r).Status)
 	_, ok := senderauth.SenderFrom(r.Context())
-	require.False(t, ok, "the request that came in is as it was")
+	require.False(t, ok, "the incoming request is unchanged")
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// get asks for path as a sender and prints what a client looks at.
+// get requests path with the credentials c and prints what a client looks at.
 func get(h http.Handler, path string, c senderauth.Credentials) {
 	r := httptest.NewRequest("GET", path, nil)
 	if c.SenderID != "" {
@@ -23,7 +23,7 @@ func get(h http.Handler, path string, c senderauth.Credentials) {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	if w.Code == http.StatusTooManyRequests {
-		// The body says in how many seconds the next token comes.
+		// Skip the body, because it contains the seconds until the next token.
 		fmt.Println(w.Code, w.Header().Get("X-RateLimit-Remaining"), "of", w.Header().Get("X-RateLimit-Limit"), "left")
 		return
 	}
@@ -35,7 +35,7 @@ var (
 	other = senderauth.Credentials{SenderID: "c4f3b2a1-0d9e-4b7a-8c6d-5e4f3a2b1c0d", APIKey: "5d07e9f1-a3c5-4b1d-9f52-0b9d3c1e6f52"}
 )
 
-// The five-line start: known keys, one limit, one handler.
+// The shortest start: a fixed set of keys, one limit, one handler.
 func Example() {
 	keys, err := senderauth.Static(acme)
 	if err != nil {
@@ -63,8 +63,8 @@ func Example() {
 	// 429 0 of 2 left
 }
 
-// A plan is what the validator says of a sender: it overrides the limits of
-// the configuration by name.
+// The validator puts the limits of a sender's plan into Sender.Limits. They
+// override Config.Limits by name.
 func ExampleSender_plans() {
 	plans := map[string]map[string]senderauth.Limit{
 		acme.SenderID:  {"default": senderauth.Unlimited()},
@@ -95,9 +95,9 @@ func ExampleSender_plans() {
 	// 429 0 of 0 left
 }
 
-// Wrap is func(http.Handler) http.Handler, which is what chi's Use and With
-// take, and what composes without a router: authentication around everything,
-// a charge for each route.
+// Wrap is a func(http.Handler) http.Handler, so it works with the Use and With of
+// chi, and without a router as here: one guard authenticates everything, and one at
+// each route charges.
 func ExampleGuard_Wrap() {
 	keys, err := senderauth.Static(acme)
 	if err != nil {
@@ -135,7 +135,7 @@ func ExampleGuard_Wrap() {
 	// 401 {"status":401,"title":"Unauthorized","detail":"Header x-api-key not found","type":"about:blank"}
 }
 
-// A handler is tested without a guard.
+// WithSender lets you test a handler without a guard.
 func ExampleWithSender() {
 	contacts := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sender, ok := senderauth.SenderFrom(r.Context())
@@ -154,7 +154,7 @@ func ExampleWithSender() {
 	// 200 the contacts of 7a1de7b4-3a0e-4d6e-9c2b-1f0e8d7c6b5a
 }
 
-// What is wrong with a configuration is said at once, all of it.
+// New reports every mistake in a configuration at once.
 func ExampleNew_mistakes() {
 	_, err := senderauth.New(nil, senderauth.Config{
 		Limits:    map[string]senderauth.Limit{"messages": {}},
@@ -170,8 +170,8 @@ func ExampleNew_mistakes() {
 	// senderauth: Config.Realm: "\n" is not printable ASCII
 }
 
-// The names of limits are literals in a program: a wrong one panics when the
-// program starts, not when a request comes.
+// The names of limits are literals in a program, so a wrong one panics when the
+// program starts and not during a request.
 func ExampleGuard_Charging_unknown() {
 	keys, err := senderauth.Static(acme)
 	if err != nil {
@@ -189,7 +189,7 @@ func ExampleGuard_Charging_unknown() {
 	// senderauth: limit "mesages" is not in Config.Limits
 }
 
-// A cache looks a pair up once, and forgets it when it is told to.
+// A Cache looks a pair up once, and again after Forget.
 func ExampleCache_Forget() {
 	revoked := false
 	store := senderauth.ValidatorFunc(func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
@@ -208,7 +208,7 @@ func ExampleCache_Forget() {
 	}
 	ask()
 	revoked = true
-	ask() // for a minute at most
+	ask() // from the cache, for a minute at most
 	keys.Forget(acme.SenderID)
 	ask()
 	// Output:
@@ -217,7 +217,7 @@ func ExampleCache_Forget() {
 	// senderauth: invalid API key
 }
 
-// A validator answers in its own words with a Problem.
+// A Validator that returns a Problem chooses the response itself.
 func ExampleProblem() {
 	store := senderauth.ValidatorFunc(func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
 		return senderauth.Sender{}, &senderauth.Problem{

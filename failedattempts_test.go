@@ -56,7 +56,7 @@ func TestFailedAttempts(t *testing.T) {
 
 		time.Sleep(time.Minute - 1)
 		require.Equal(t, 429, serve(h, from(there, of(1))).Status)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, from(there, of(1))), "after exactly Retry-After")
 	})
 	bubble(t, "cached credentials get in all the same", func(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// senderID and apiKey are the pair of the n-th sender. A key has digits that no
-// sender ID has, so that a part of one is found wherever it is.
+// senderID and apiKey return the credentials of the n-th sender. A key has digits
+// that no sender ID has, so that noPart finds a part of a key anywhere.
 func senderID(n int) string { return fmt.Sprintf("7a1de7b4-3a0e-4d6e-9c2b-%012x", n) }
 func apiKey(n int) string   { return fmt.Sprintf("0b9d3c1e-6f52-4c8a-b1d7-%06xe3f5c7", n) }
 
@@ -26,14 +26,13 @@ func pair(n int) senderauth.Credentials {
 	return senderauth.Credentials{SenderID: senderID(n), APIKey: apiKey(n)}
 }
 
-// owner is the number of the sender whose key it is.
+// owner returns the number of the sender that owns key.
 func owner(key string) (n int, ok bool) {
 	_, err := fmt.Sscanf(key, "0b9d3c1e-6f52-4c8a-b1d7-%06xe3f5c7", &n)
 	return n, err == nil && key == apiKey(n)
 }
 
-// knowsAll is a validator to which every apiKey(n) is an active key of
-// senderID(n).
+// knowsAll is a validator that accepts every apiKey(n) as a key of senderID(n).
 func knowsAll(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
 	n, ok := owner(c.APIKey)
 	switch {
@@ -59,14 +58,14 @@ func bubble(t *testing.T, name string, f func(t *testing.T)) {
 
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// three is a limit with round numbers: a token a second, three saved.
+// three is a limit with round numbers: one token a second, a burst of three.
 var three = senderauth.Limit{Requests: 60, Per: time.Minute, Burst: 3}
 
 func limits(l senderauth.Limit) map[string]senderauth.Limit {
 	return map[string]senderauth.Limit{"default": l}
 }
 
-// An app is a handler behind a guard, with what happened there.
+// An app is a guarded handler that records lookups, events and served requests.
 type app struct {
 	http.Handler
 	guard *senderauth.Guard
@@ -77,8 +76,8 @@ type app struct {
 	served []*http.Request
 }
 
-// newApp guards a handler that answers 200 with the sender's ID. A nil v is
-// knowsAll; no limits are three.
+// newApp guards a handler that answers 200 with the sender's ID. The defaults are
+// the validator knowsAll and the limit three.
 func newApp(t testing.TB, v senderauth.ValidatorFunc, cfg senderauth.Config) *app {
 	t.Helper()
 	a := &app{}
@@ -109,7 +108,8 @@ func newApp(t testing.TB, v senderauth.ValidatorFunc, cfg senderauth.Config) *ap
 	return a
 }
 
-// hello answers 200 with the sender's ID and notes the request.
+// hello returns a handler that records the request and answers 200 with the
+// sender's ID.
 func (a *app) hello() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
@@ -121,7 +121,7 @@ func (a *app) hello() http.Handler {
 	})
 }
 
-// outcomes are those of the events so far.
+// outcomes returns the outcomes of all events so far.
 func (a *app) outcomes() []senderauth.Outcome {
 	var os []senderauth.Outcome
 	for _, e := range a.events {
@@ -130,7 +130,7 @@ func (a *app) outcomes() []senderauth.Outcome {
 	return os
 }
 
-// limits are the names in the events so far.
+// limits returns the names of the limits in all events so far.
 func (a *app) limits() []string {
 	var names []string
 	for _, e := range a.events {
@@ -139,12 +139,12 @@ func (a *app) limits() []string {
 	return names
 }
 
-// observeTo is a Config.Observe that notes events.
+// observeTo returns a Config.Observe that appends to events.
 func observeTo(events *[]senderauth.Event) func(context.Context, senderauth.Event) {
 	return func(_ context.Context, e senderauth.Event) { *events = append(*events, e) }
 }
 
-// request is a GET with these header lines: name, value, name, value.
+// request returns a GET with these header lines: name, value, name, value.
 func request(lines ...string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	for i := 0; i < len(lines); i += 2 {
@@ -153,17 +153,18 @@ func request(lines ...string) *http.Request {
 	return r
 }
 
-// of is a request of the n-th sender.
+// of returns a request of the n-th sender.
 func of(n int) *http.Request { return request("x-sender-id", senderID(n), "x-api-key", apiKey(n)) }
 
-// A response is all that a client sees.
+// A response is everything that a client sees.
 type response struct {
 	Status int
-	Header map[string]string // a field in two lines holds a line feed
+	Header map[string]string // several lines of a field are joined by line feeds
 	Body   string
 }
 
-// serve is what a client sees, but for what net/http adds: Content-Length, say.
+// serve returns what a client sees, apart from fields that net/http adds, such as
+// Content-Length.
 func serve(h http.Handler, r *http.Request) response {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
@@ -182,7 +183,7 @@ func seen(status int, h http.Header, body string) response {
 	return response{status, fields, body}
 }
 
-// with adds fields: name, value, name, value.
+// with returns r with more fields: name, value, name, value.
 func (r response) with(fields ...string) response {
 	r.Header = maps.Clone(r.Header)
 	for i := 0; i < len(fields); i += 2 {
@@ -191,18 +192,18 @@ func (r response) with(fields ...string) response {
 	return r
 }
 
-// head is the response to the same with HEAD.
+// head returns the response to the same request with the method HEAD.
 func (r response) head() response {
 	r.Body = ""
 	return r
 }
 
-// hello is the answer of an app's handler.
+// hello is the answer of an app's handler to the n-th sender.
 func hello(n int) response {
 	return response{200, map[string]string{"Content-Type": "text/plain", "Cache-Control": "private"}, "hello " + senderID(n)}
 }
 
-// refused is a whole refusal.
+// refused is the whole response of a refusal.
 func refused(status int, detail string) response {
 	body := fmt.Sprintf(`{"status":%d,"title":%q,"detail":%q,"type":"about:blank"}`, status, http.StatusText(status), detail)
 	r := response{status, map[string]string{
@@ -228,8 +229,8 @@ var (
 	unavailable = refused(503, "The service is temporarily unavailable. Please retry.")
 )
 
-// rateFields are both families: what is left of a bucket in which burst are
-// saved, the whole seconds until it is full, and the two items of the draft.
+// rateFields returns the fields of both families for one bucket: its burst, the
+// tokens left, the seconds until it is full, and the two items of the draft.
 func rateFields(burst, left, full int, state, policy string) []string {
 	return append(rateFieldsX(burst, left, full), "Ratelimit", state, "Ratelimit-Policy", policy)
 }
@@ -242,19 +243,19 @@ func rateFieldsX(burst, left, full int) []string {
 	}
 }
 
-// threeLeft are the fields of three, of which some are left.
+// threeLeft returns the fields of the limit three with left tokens.
 func threeLeft(left int) []string {
 	state := fmt.Sprintf(`"default";r=%d;t=1`, left)
 	return rateFields(3, left, 3-left, state, `"default";q=3;w=3`)
 }
 
-// noPart fails where text holds eight characters of a key in a row.
+// noPart fails the test if text contains eight consecutive characters of key.
 func noPart(t testing.TB, text, key string) {
 	t.Helper()
 	text, key = strings.ToLower(text), strings.ToLower(key)
 	for i := 0; i+8 <= len(key); i++ {
 		if at := strings.Index(text, key[i:i+8]); at >= 0 {
-			t.Fatalf("a part of the key is in the text, after %q", text[max(at-200, 0):at])
+			t.Fatalf("the text contains a part of the key, after %q", text[max(at-200, 0):at])
 		}
 	}
 }

@@ -23,8 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An admitted request's body is the handler's, unread.
-func TestBodyIsTheHandlers(t *testing.T) {
+func TestHandlerGetsTheBodyUnread(t *testing.T) {
 	a := newApp(t, nil, senderauth.Config{StripKey: true})
 	r := of(1)
 	r.Method, r.Body, r.ContentLength = "POST", io.NopCloser(strings.NewReader("whole")), 5
@@ -36,7 +35,7 @@ func TestBodyIsTheHandlers(t *testing.T) {
 	})), r)
 }
 
-// What a mux inside says of its own is a response to a charged request.
+// A redirect, a 405 and a 404 of the mux itself are charged, too.
 func TestAnswersOfAMuxAreCharged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newApp(t, nil, senderauth.Config{})
@@ -76,8 +75,8 @@ func TestStripKey(t *testing.T) {
 	})
 }
 
-// A panic of the program's own functions lets nobody through, and is not
-// swallowed: http.ErrAbortHandler is a way to end a request.
+// If one of the program's own functions panics, the handler does not run. The
+// panic goes on, because http.ErrAbortHandler is a way to end a request.
 func TestPanicOfAFunctionFailsClosed(t *testing.T) {
 	abort := func() { panic(http.ErrAbortHandler) }
 	for name, cfg := range map[string]senderauth.Config{
@@ -95,9 +94,8 @@ func TestPanicOfAFunctionFailsClosed(t *testing.T) {
 	require.Empty(t, a.served)
 }
 
-// A limiter of another kind gets what MemoryLimiter gets, and may do with the
-// slice what it likes.
-func TestLimiterOfAnotherKind(t *testing.T) {
+// A guard survives a Limiter that breaks its contract and changes the charges.
+func TestCustomLimiterGetsTheCharges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked [][]senderauth.Charge
 		a := newApp(t, nil, senderauth.Config{Limiter: takes(func(charges []senderauth.Charge) ([]senderauth.Balance, error) {
@@ -125,7 +123,7 @@ func TestCharging(t *testing.T) {
 		require.PanicsWithValue(t, "senderauth: Wrap: the handler is nil", func() { a.guard.Wrap(nil) })
 		require.PanicsWithValue(t, "senderauth: Wrap: the handler is nil", func() { a.guard.Wrap(http.HandlerFunc(nil)) })
 
-		// What New returns beside an error, and what it did not return.
+		// A nil guard, which New returns with an error, and one that New did not make.
 		for _, g := range []*senderauth.Guard{nil, {}} {
 			const text = "senderauth: the Guard was not made by New, or New returned an error"
 			require.PanicsWithValue(t, text, func() { g.Wrap(a.hello()) })
@@ -166,9 +164,9 @@ func TestChargingBy(t *testing.T) {
 		require.Equal(t, []senderauth.Outcome{"admitted", "admitted", "failed", "failed", "failed", "admitted"}, a.outcomes())
 		require.EqualError(t, a.events[2].Err, `senderauth: limit "unknown" is not in Config.Limits`)
 		require.Equal(t, senderID(1), a.events[2].Sender.ID)
-		require.Equal(t, noKey, serve(h, request()), "nobody chooses for a stranger")
+		require.Equal(t, noKey, serve(h, request()), "f is not called for an unauthenticated request")
 	})
-	bubble(t, "by the route that was matched inside", func(t *testing.T) {
+	bubble(t, "chosen by the route that the mux matches", func(t *testing.T) {
 		a := newApp(t, nil, senderauth.Config{Limits: map[string]senderauth.Limit{"default": three, "messages": three}})
 		charged := a.guard.ChargingBy(func(r *http.Request) []string {
 			if r.Pattern == "/messages/{id}" && r.PathValue("id") == "7" {
@@ -197,7 +195,7 @@ func TestPatternIsSetOnTheOuterRequest(t *testing.T) {
 	require.Equal(t, 200, serve(a.guard.Wrap(mux), r).Status)
 	require.Equal(t, "GET /contacts/{id}", r.Pattern)
 
-	// One that recovers, and logs the route of the 500, sees it too.
+	// An outer layer that recovers and logs the route of the 500 sees it, too.
 	mux.HandleFunc("GET /panics", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	r = of(1)
 	r.URL.Path = "/panics"
@@ -205,7 +203,8 @@ func TestPatternIsSetOnTheOuterRequest(t *testing.T) {
 	require.Equal(t, "GET /panics", r.Pattern)
 }
 
-// net/http removes the files of the request that it made, not of our copy.
+// net/http removes the temporary files of its own request only, not those of the
+// guard's copy.
 func TestUploadLeavesNoTemporaryFile(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
@@ -225,7 +224,7 @@ func TestUploadLeavesNoTemporaryFile(t *testing.T) {
 	for status, h := range map[int]http.Handler{200: a.guard.Wrap(a.guard.Wrap(handler)), 429: refusing.Wrap(handler)} {
 		server := httptest.NewServer(h)
 		require.Equal(t, status, upload(t, server.URL))
-		server.Close() // which waits for the request to be finished
+		server.Close() // waits until the request is finished
 		require.Zero(t, files())
 	}
 }
@@ -292,7 +291,8 @@ func TestCacheControl(t *testing.T) {
 		})
 		require.Equal(t, hello(1).with(threeLeft(2)...).with("Cache-Control", "no-store", "x-own", "stays"), serve(h, of(1)))
 	})
-	// The value is one's own: who writes into it does not write into others'.
+	// Each response has its own value: a handler that overwrites it does not change
+	// other responses.
 	a := newApp(t, nil, senderauth.Config{RateFields: senderauth.RateFieldsNone})
 	h := a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, lines := range w.Header() {
@@ -305,8 +305,9 @@ func TestCacheControl(t *testing.T) {
 	require.Equal(t, hello(1), serve(a, of(1)))
 }
 
-// What the handler answers is left alone: its own 401, its own rate fields.
-func TestHandlersAnswerIsItsOwn(t *testing.T) {
+// A guard does not touch the handler's own 401, nor rate fields that the handler
+// sets.
+func TestHandlersAnswerIsUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newApp(t, nil, senderauth.Config{})
 		h := a.guard.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -317,7 +318,7 @@ func TestHandlersAnswerIsItsOwn(t *testing.T) {
 		want := response{401, map[string]string{"Content-Type": "text/plain", "Cache-Control": "private"}, ""}
 		require.Equal(t, want.with(threeLeft(2)...).with("X-Ratelimit-Remaining", "own"), serve(h, of(1)))
 	})
-	// A field that is added to does not run into the next.
+	// Adding to one field does not overwrite the next one in the shared array.
 	for _, name := range []string{"Cache-Control", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset", "Ratelimit", "Ratelimit-Policy"} {
 		bubble(t, name, func(t *testing.T) {
 			a := newApp(t, nil, senderauth.Config{})
@@ -336,7 +337,7 @@ func TestCanceled(t *testing.T) {
 		<-ctx.Done()
 		return senderauth.Sender{}, ctx.Err()
 	}
-	t.Run("a client that is still there reads 503", func(t *testing.T) {
+	t.Run("a connected client gets 503", func(t *testing.T) {
 		a := newApp(t, wait, senderauth.Config{})
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -344,7 +345,7 @@ func TestCanceled(t *testing.T) {
 		require.Equal(t, []senderauth.Outcome{"canceled"}, a.outcomes())
 		require.ErrorIs(t, a.events[0].Err, context.Canceled)
 	})
-	t.Run("a limiter that gave up is no outage", func(t *testing.T) {
+	t.Run("a limiter that returns Canceled is no outage", func(t *testing.T) {
 		a := newApp(t, nil, senderauth.Config{FailClosed: true, Limiter: takes(func([]senderauth.Charge) ([]senderauth.Balance, error) {
 			return nil, context.Canceled
 		})})
@@ -359,7 +360,7 @@ func TestCanceled(t *testing.T) {
 		defer cancel()
 		require.Equal(t, unavailable, serve(a, of(1).WithContext(ctx)))
 	})
-	t.Run("no 200 reaches a client that is still there", func(t *testing.T) {
+	t.Run("a connected client gets no 200", func(t *testing.T) {
 		asked := make(chan context.CancelFunc, 1)
 		a := newApp(t, wait, senderauth.Config{})
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -379,7 +380,7 @@ func TestCanceled(t *testing.T) {
 	})
 }
 
-// silent counts what is written.
+// silent counts the calls that write.
 type silent struct {
 	header http.Header
 	calls  int
@@ -405,14 +406,14 @@ func TestWriterIsUntouched(t *testing.T) {
 
 	server := httptest.NewServer(a.guard.Charging().Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, ok := w.(io.ReaderFrom); !ok {
-			t.Error("the writer is no io.ReaderFrom")
+			t.Error("the writer is not an io.ReaderFrom")
 		}
 		if r.URL.Path == "/flush" {
 			io.WriteString(w, "first")
 			if err := http.NewResponseController(w).Flush(); err != nil {
 				t.Error(err)
 			}
-			<-r.Context().Done() // the rest comes never
+			<-r.Context().Done() // never send the rest
 			return
 		}
 		conn, _, err := http.NewResponseController(w).Hijack()
@@ -445,8 +446,8 @@ func TestWriterIsUntouched(t *testing.T) {
 	require.Equal(t, "HTTP/1.1 101 Switching Protocols\r\n\r\nours", string(all))
 }
 
-// Nothing of a key is in anything that leaves the package or is logged for it,
-// whatever goes wrong.
+// No response, log, event or panic value contains a part of a key, whatever goes
+// wrong.
 func TestNoPartOfAKeyIsShownAnywhere(t *testing.T) {
 	var text bytes.Buffer
 	var mu sync.Mutex
@@ -515,8 +516,8 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
-// There is no list of paths to skip: whatever is behind the guard asks for a
-// key, however it is spelled.
+// A guard has no list of paths to skip: no spelling of a path gets past it without
+// a key.
 func TestNoPathGoesAroundTheGuard(t *testing.T) {
 	a := newApp(t, nil, senderauth.Config{})
 	mux := http.NewServeMux()

@@ -20,7 +20,7 @@ func TestNestedGuards(t *testing.T) {
 			"default": three, "messages": {Requests: 2, Per: 20 * time.Second}, "open": senderauth.Unlimited(),
 		}})
 	}
-	bubble(t, "one authentication, and each its own charge", func(t *testing.T) {
+	bubble(t, "authenticate once and charge each limit", func(t *testing.T) {
 		a := newNested(t)
 		h := a.guard.Wrap(a.guard.Charging("messages").Wrap(a.hello()))
 		require.Equal(t, hello(1).with(rateFields(2, 1, 10, `"messages";r=1;t=10, "default";r=2;t=1`, both)...), serve(h, of(1)))
@@ -48,7 +48,7 @@ func TestNestedGuards(t *testing.T) {
 		require.Equal(t, noKey, serve(h, request()), "401 comes before 404")
 		require.Equal(t, 404, serve(h, of(1)).Status)
 	})
-	bubble(t, "a third guard knows of the first", func(t *testing.T) {
+	bubble(t, "a third guard does not repeat the charge of the first", func(t *testing.T) {
 		a := newNested(t)
 		for _, middle := range []*senderauth.Guard{a.guard.Charging(), a.guard.Charging("open")} {
 			h := a.guard.Wrap(middle.Wrap(a.guard.Charging("messages").Wrap(a.hello())))
@@ -67,7 +67,7 @@ func TestNestedGuards(t *testing.T) {
 		h = a.guard.Wrap(a.guard.Charging("default", "messages").Wrap(a.hello()))
 		require.Equal(t, hello(1).with(rateFields(2, 1, 10, `"messages";r=1;t=10, "default";r=1;t=1`, both)...), serve(h, of(1)))
 	})
-	bubble(t, "different guards each authenticate", func(t *testing.T) {
+	bubble(t, "guards of different New each authenticate", func(t *testing.T) {
 		a, b := newNested(t), newNested(t)
 		h := a.guard.Wrap(b.guard.Wrap(b.hello()))
 		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, of(1)))
@@ -99,7 +99,7 @@ func TestNestedGuards(t *testing.T) {
 		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, of(1)))
 		require.Equal(t, []bool{false, true}, []bool{a.events[0].Inner, a.events[1].Inner})
 	})
-	bubble(t, "a refusal inside tells nothing of the quota outside", func(t *testing.T) {
+	bubble(t, "a refusal by the inner guard does not show the outer guard's rate fields", func(t *testing.T) {
 		a := newNested(t)
 		h := a.guard.Wrap(a.guard.ChargingBy(func(*http.Request) []string { return []string{"none"} }).Wrap(a.hello()))
 		require.Equal(t, internal, serve(h, of(1)))

@@ -19,7 +19,7 @@ type noJSON struct{}
 func (noJSON) MarshalJSON() ([]byte, error) { return nil, errors.New("no") }
 
 func TestProblem(t *testing.T) {
-	// answer is a whole answer with this body.
+	// answer returns a whole response with this body.
 	answer := func(status int, body string, fields ...string) response {
 		return response{status, map[string]string{
 			"Content-Type": "application/problem+json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
@@ -66,8 +66,9 @@ func TestProblem(t *testing.T) {
 	}
 }
 
-// What an outer layer said of another representation goes, and the rest stays.
-func TestProblemDeletesWhatIsAboutAnotherBody(t *testing.T) {
+// Fields that an outer layer set for another body are deleted. Its other fields
+// stay.
+func TestProblemDeletesFieldsOfAnotherBody(t *testing.T) {
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, name := range []string{
 			"ETag", "Last-Modified", "Accept-Ranges", "Content-Range", "Content-Language", "Content-Location",
@@ -85,8 +86,9 @@ func TestProblemDeletesWhatIsAboutAnotherBody(t *testing.T) {
 	require.Equal(t, refused(403, "d").with("X-Request-Id", "7", "Access-Control-Allow-Origin", "*"), serve(h, request()))
 }
 
-// An outer layer that adds to a field does not write into the next.
-func TestProblemFieldsAreOnesOwn(t *testing.T) {
+// An outer layer that adds to one field does not overwrite the next one in the
+// shared array.
+func TestAddingToAProblemFieldLeavesTheOthers(t *testing.T) {
 	p := &senderauth.Problem{Status: 401, RetryAfter: 1}
 	want := serve(p, request())
 	require.Len(t, want.Header, 5)
@@ -107,8 +109,7 @@ func (a adds) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
-// Nothing of the request is in the answer.
-func TestProblemDoesNotEcho(t *testing.T) {
+func TestProblemDoesNotEchoTheRequest(t *testing.T) {
 	a := newApp(t, nil, senderauth.Config{})
 	r := request("x-sender-id", "<marker>", "x-api-key", "marker", "Accept", "text/marker", "Origin", "https://marker", "X-Request-Id", "marker")
 	r.URL.Path, r.Host = "/marker", "marker"
@@ -168,7 +169,7 @@ func FuzzProblemJSON(f *testing.F) {
 	})
 }
 
-// asJSON is what a JSON reader sees of s, which need not be UTF-8.
+// asJSON returns s as a reader of JSON sees it. s need not be UTF-8.
 func asJSON(s string) string {
 	b, _ := json.Marshal(s)
 	var out string

@@ -32,8 +32,8 @@ func TestRateFieldsChoice(t *testing.T) {
 	})
 }
 
-// The values of one bucket, at any rate: q is the burst, w what fills it, r
-// the whole tokens, t the time to the next.
+// The values are right at any rate: q is the burst, w the time that fills the
+// bucket, r the whole tokens left, t the time to the next token.
 func TestRateFieldsValues(t *testing.T) {
 	const most = 1_000_000_000
 	never := int64(math.MaxInt64)
@@ -42,7 +42,7 @@ func TestRateFieldsValues(t *testing.T) {
 		limit senderauth.Limit
 		cost  int
 		after time.Duration
-		want  []string // with the fields of the one charge of the guard
+		want  []string // the fields after one charge by the guard
 	}{
 		{"one a second", senderauth.PerSecond(1), 0, 0, []string{`r=0;t=1`, `q=1;w=1`, "1", "0", "1"}},
 		{"200 a minute, 50 saved", senderauth.Limit{Requests: 200, Per: time.Minute, Burst: 50}, 0, 0, []string{`r=49;t=1`, `q=50;w=15`, "50", "49", "1"}},
@@ -76,8 +76,9 @@ func TestRateFieldsValues(t *testing.T) {
 	}
 }
 
-// Another limiter's times need not be exact to the nanosecond, nor agree: whoever
-// must wait for a token is told of a time, and none is longer than a token takes.
+// The times of a custom limiter may be rounded and may disagree. A sender that must
+// wait for a token still gets a t, and only a RetryAfter makes it longer than one
+// token takes.
 func TestRateFieldsOfRoundedTimes(t *testing.T) {
 	slow := senderauth.Limit{Requests: 1, Per: math.MaxInt64, Burst: 1_000_000_000}
 	for _, c := range []struct {
@@ -85,7 +86,7 @@ func TestRateFieldsOfRoundedTimes(t *testing.T) {
 		balance senderauth.Balance
 		want    string
 	}{
-		{three, senderauth.Balance{Remaining: 1, ResetAfter: time.Second}, "r=1;t=1"}, // as if the next were there already
+		{three, senderauth.Balance{Remaining: 1, ResetAfter: time.Second}, "r=1;t=1"}, // rounding says that the next token is there already
 		{three, senderauth.Balance{Remaining: 1}, "r=1"},
 		{three, senderauth.Balance{Remaining: 1, ResetAfter: 2 * time.Second}, "r=1;t=1"},
 		{three, senderauth.Balance{Remaining: 1, ResetAfter: time.Hour}, "r=1;t=1"},
@@ -101,7 +102,8 @@ func TestRateFieldsOfRoundedTimes(t *testing.T) {
 	}
 }
 
-// Of limits with equally few tokens left the one that refused is told of.
+// Among limits with equally few tokens left, the fields describe the one that
+// refused.
 func TestRateFieldsOfATie(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newApp(t, nil, senderauth.Config{
@@ -128,16 +130,16 @@ func TestRateFieldsNames(t *testing.T) {
 	})
 }
 
-// Reset is the next whole second at which the bucket is full, never earlier.
+// Reset is the first whole second at which the bucket is full.
 func TestRateFieldsResetIsRoundedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newApp(t, nil, senderauth.Config{})
-		time.Sleep(time.Nanosecond) // full a nanosecond past the second
+		time.Sleep(time.Nanosecond) // so that the bucket is full a nanosecond past a whole second
 		require.Equal(t, hello(1).with(rateFields(3, 2, 2, `"default";r=2;t=1`, `"default";q=3;w=3`)...), serve(a, of(1)))
 	})
 }
 
-// One line of each, whatever an outer layer has set.
+// The inner of two guards replaces the fields of the outer one.
 func TestRateFieldsAreOneLineEach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newApp(t, nil, senderauth.Config{})

@@ -67,10 +67,9 @@ func TestMemoryLimiterIsALimiter(t *testing.T) {
 	for name, cfg := range map[string]senderauth.MemoryLimiterConfig{"default": {}, "reclaiming from the first bucket on": {Buckets: 1}} {
 		t.Run(name, func(t *testing.T) {
 			senderauthtest.TestLimiter(t, senderauthtest.LimiterConfig{
-				New: func(*testing.T) senderauth.Limiter { return senderauth.NewMemoryLimiter(cfg) },
-				Run: synctest.Test,
-				// Its tokens are float64.
-				Tolerance: time.Nanosecond,
+				New:       func(*testing.T) senderauth.Limiter { return senderauth.NewMemoryLimiter(cfg) },
+				Run:       synctest.Test,
+				Tolerance: time.Nanosecond, // it counts in float64
 			})
 		})
 	}

@@ -105,7 +105,7 @@ func (c Credentials) MarshalText() ([]byte, error) { return []byte(c.String()), 
 // requests of the sender share it: treat Limits and Detail as read-only.
 type Sender struct {
 	// ID is the sender's canonical lower-case UUID, from the Validator's record and
-	// not from the request.
+	// not from the request. With [Config.KeyOnly] it may have any form but empty.
 	ID string
 	// KeyID is the public name of the key that was used. It is safe to log.
 	KeyID string

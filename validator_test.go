@@ -66,7 +66,7 @@ func TestSwappedHeadersShowNoKey(t *testing.T) {
 	noPart(t, fmt.Sprintf("%+v", a.events[0])+a.events[0].Err.Error(), apiKey(1))
 }
 
-// Forms of an identifier, and whether it is the contract's.
+// uuidForms are values of a header, and whether each is a valid UUID.
 var uuidForms = map[string]bool{
 	"7a1de7b4-3a0e-4d6e-9c2b-0000000000a1":   true,
 	"7A1DE7B4-3A0E-4D6E-9C2B-0000000000A1":   true,
@@ -104,7 +104,7 @@ var uuidForms = map[string]bool{
 	"Bearer 0000-0000-0000-0000-000000000000":       false,
 	strings.Repeat("7", 36):                         false,
 	strings.Repeat("-", 36):                         false,
-	"7a1de7b4-3a0e-4d6e-9c2b-0000000000@1":          false, // the neighbours of the digits
+	"7a1de7b4-3a0e-4d6e-9c2b-0000000000@1":          false, // next to the digits and letters in ASCII
 	"7a1de7b4-3a0e-4d6e-9c2b-0000000000`1":          false,
 	"7a1de7b4-3a0e-4d6e-9c2b-0000000000/1":          false,
 	"7a1de7b4-3a0e-4d6e-9c2b-0000000000:1":          false,
@@ -112,7 +112,7 @@ var uuidForms = map[string]bool{
 	"7a1de7b4-3a0e-4d6e-9c2b-0000000000\x101":       false,
 }
 
-// wellFormed says the same in other words.
+// wellFormed is a second implementation of the same rule.
 func wellFormed(s string) bool {
 	return regexp.MustCompile(`\A[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\z`).MatchString(s) &&
 		s != nilUUID && strings.ToLower(s) != maxUUID
@@ -126,14 +126,14 @@ func TestUUIDForms(t *testing.T) {
 	}
 }
 
-// echo is a validator to which any key is one of the sender that is named.
+// echo is a validator that accepts any key for the sender in the request.
 func echo(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
 	return senderauth.Sender{ID: c.SenderID}, nil
 }
 
-// FuzzSenderHeader and FuzzKeyHeader: whatever comes, the answer is the
-// contract's, what is malformed is never looked up, and the letters that have
-// no case are those of ASCII.
+// FuzzSenderHeader and FuzzKeyHeader check that any value gets the contract's
+// answer, that a malformed one causes no lookup, and that only the case of ASCII
+// letters is ignored.
 func FuzzSenderHeader(f *testing.F) {
 	for form := range uuidForms {
 		f.Add(form)
@@ -251,9 +251,9 @@ func TestStaticReportsEveryMistake(t *testing.T) {
 	require.EqualError(t, err, strings.Join(mistakes, "\n"))
 }
 
-// TestNothingAdmitsEveryone: neither an empty list, nor a missing
-// validator, nor an empty key.
-func TestNothingAdmitsEveryone(t *testing.T) {
+// No credentials, no validator, an empty header or an empty sender ID lets nobody
+// in.
+func TestMissingPartsAdmitNobody(t *testing.T) {
 	_, err := senderauth.Static()
 	require.EqualError(t, err, "senderauth: Static: no credentials")
 	_, err = senderauth.New(nil, senderauth.Config{Limits: limits(three)})
@@ -266,5 +266,5 @@ func TestNothingAdmitsEveryone(t *testing.T) {
 	require.Equal(t, noSender, serve(a, request("x-sender-id", "", "x-api-key", apiKey(1))))
 	require.Empty(t, a.asked)
 	a = newApp(t, echo, senderauth.Config{KeyOnly: true})
-	require.Equal(t, internal, serve(a, request("x-api-key", apiKey(1))), "a validator that names no sender")
+	require.Equal(t, internal, serve(a, request("x-api-key", apiKey(1))), "the validator returns a sender without an ID")
 }

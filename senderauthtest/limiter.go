@@ -14,39 +14,43 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// LimiterConfig is what [TestLimiter] needs to know.
+// LimiterConfig tells [TestLimiter] what to test and how exact to be.
 type LimiterConfig struct {
 	_ [0]func()
 
-	// New returns the limiter for one test. It may be the same each time: every
-	// test uses senders of its own.
+	// New returns the limiter for one test. It may return the same one each time,
+	// because every test uses its own senders.
 	New func(t *testing.T) senderauth.Limiter
-	// Run runs one test; synctest.Test for a limiter that lives in this process
-	// alone, which makes every time exact and the tests take none. Nil: f(t),
-	// and the tests take about two seconds of real time.
+	// Run runs one test. Use synctest.Test for a limiter that does no I/O: every
+	// time is then exact, and the tests do not wait. Nil means a plain call of f,
+	// and the tests sleep for about two seconds.
 	Run func(t *testing.T, f func(t *testing.T))
-	// Now and Sleep are the clock that the limiter goes by, where it is not
-	// that of package time.
+	// Now and Sleep are the clock of the limiter. Nil means that of package time.
 	Now   func() time.Time
 	Sleep func(time.Duration)
-	// Tolerance is how far the limiter's times may be off: the resolution of
-	// its clock, and its rounding. A limiter whose tokens are float64 needs a
-	// nanosecond. The time that a call takes is allowed for anyway. Zero means
-	// whole nanoseconds, rounded up.
+	// Tolerance is how far the limiter's times may be off, because of the
+	// resolution of its clock or its rounding. A limiter that counts tokens in
+	// float64 needs a nanosecond. Do not add the duration of a call: the tests
+	// allow for it. Zero means exact to the nanosecond, rounded up.
 	Tolerance time.Duration
-	// MayAdmitLess says that the limiter may refuse what the limit allows, as
-	// one does that hands out shares in advance. What is admitted is then held
-	// to the limit, and what is refused to nothing.
+	// MayAdmitLess accepts refusals of charges that the limit allows, from a
+	// limiter that leases tokens to instances in advance. The tests then check
+	// only that it does not admit too much.
 	MayAdmitLess bool
 }
 
-// TestLimiter tests what [senderauth.Limiter] demands: that over any T seconds
-// a bucket admits at most burst + rate x T and, but for MayAdmitLess, no less;
-// that several charges are taken together or not at all; that a refusal takes
-// nothing; that every balance is true and waiting for RetryAfter is enough;
-// what Unlimited, Blocked, a cost of 0 and a cost above the burst mean; that a
-// change of the limit keeps the tokens; that mistakes of the caller are
-// errors; and that it is safe for concurrent use.
+// TestLimiter tests the contract of [senderauth.Limiter]:
+//
+//   - over any T seconds a bucket admits at most burst + rate x T and, unless
+//     MayAdmitLess is set, no less;
+//   - Take charges several buckets together or not at all, and a refusal takes
+//     nothing;
+//   - every balance is true, and waiting for RetryAfter is enough;
+//   - Unlimited, Blocked, a cost of 0 and a cost above the burst mean what their
+//     comments say;
+//   - a bucket keeps its tokens when its limit changes;
+//   - a mistake of the caller is an error;
+//   - Take is safe for concurrent use.
 func TestLimiter(t *testing.T, cfg LimiterConfig) {
 	t.Helper()
 	if cfg.New == nil {
@@ -69,16 +73,16 @@ func TestLimiter(t *testing.T, cfg LimiterConfig) {
 		{"tokens flow back evenly, up to the burst", testRefill},
 		{"a refused charge takes nothing", testRefusedTakesNothing},
 		{"several charges are taken together or not at all", testTogether},
-		{"a cost of 0 is a look", testLook},
+		{"a cost of 0 only looks", testLook},
 		{"Unlimited keeps no bucket", testUnlimited},
-		{"Blocked refuses for ever", testBlocked},
+		{"Blocked refuses forever", testBlocked},
 		{"a cost above the burst can never pass", testAboveBurst},
 		{"waiting for RetryAfter is enough", testRetryAfter},
 		{"a change of the limit keeps the tokens", testLimitChange},
-		{"senders and names do not share", testIndependent},
+		{"senders and names do not share buckets", testIndependent},
 		{"very large and very slow limits", testExtremes},
 		{"parallel charges admit exactly the burst", testParallel},
-		{"parallel charges of two buckets leave no half", testParallelTogether},
+		{"parallel charges of two buckets take both or neither", testParallelTogether},
 		{"random schedules agree with the model", testSchedules},
 		{"mistakes of the caller are errors", testMistakes},
 		{"charges are neither changed nor kept", testChargesUntouched},
@@ -105,8 +109,8 @@ func charge(name string, l senderauth.Limit, cost int) senderauth.Charge {
 	return senderauth.Charge{Name: name, Limit: l, Cost: cost}
 }
 
-// take charges, holds the balances against the model, and reports whether
-// all of charges were admitted.
+// take charges the sender, compares the balances with the model, and reports
+// whether all charges were admitted.
 func (t *limiterTest) take(sender string, charges ...senderauth.Charge) ([]senderauth.Balance, bool) {
 	t.Helper()
 	before := t.cfg.Now()
@@ -129,7 +133,7 @@ func (t *limiterTest) take(sender string, charges ...senderauth.Charge) ([]sende
 	return balances, admitted
 }
 
-// admit takes what must pass, and refuse what must not.
+// admit fails the test if a charge is refused.
 func (t *limiterTest) admit(sender string, charges ...senderauth.Charge) []senderauth.Balance {
 	t.Helper()
 	balances, ok := t.take(sender, charges...)
@@ -139,6 +143,7 @@ func (t *limiterTest) admit(sender string, charges ...senderauth.Charge) []sende
 	return balances
 }
 
+// refuse fails the test if the charges are admitted.
 func (t *limiterTest) refuse(sender string, charges ...senderauth.Charge) []senderauth.Balance {
 	t.Helper()
 	balances, ok := t.take(sender, charges...)
@@ -148,7 +153,8 @@ func (t *limiterTest) refuse(sender string, charges ...senderauth.Charge) []send
 	return balances
 }
 
-// holds looks at a bucket that gets back nothing worth mention.
+// holds fails the test unless the bucket has want tokens. The limit must be too
+// slow to give back a whole token during the test.
 func (t *limiterTest) holds(sender, name string, l senderauth.Limit, want int) {
 	t.Helper()
 	balances, _ := t.take(sender, charge(name, l, 0))
@@ -242,8 +248,7 @@ func testUnlimited(t *limiterTest) {
 	for range 100 {
 		t.admit(sender, charge("default", senderauth.Unlimited(), 1), charge("other", senderauth.Unlimited(), math.MaxInt))
 	}
-	// What was charged without a limit is not held against the limit that
-	// comes after.
+	// Charges without a limit do not count against a later limit.
 	t.admit(sender, charge("default", hourly(1, 5), 5))
 }
 
@@ -283,7 +288,7 @@ func testRetryAfter(t *limiterTest) {
 			}
 			b, ok := t.take(sender, charge("default", l, cost))
 			if ok {
-				continue // it came back while we asked
+				continue // the tokens came back during the calls
 			}
 			t.cfg.Sleep(b[0].RetryAfter + t.cfg.Tolerance)
 			t.admit(sender, charge("default", l, cost))
@@ -300,7 +305,7 @@ func testLimitChange(t *limiterTest) {
 	t.holds(sender, "default", hourly(1, 20), 6)
 	t.holds(sender, "default", hourly(2, 10), 6)
 	t.admit(sender, charge("default", hourly(1, 20), 1))
-	t.admit(sender, charge("default", hourly(1, 3), 1)) // 5, of which 3 are kept
+	t.admit(sender, charge("default", hourly(1, 3), 1)) // the new burst keeps 3 of 5 tokens
 	t.admit(sender, charge("default", hourly(1, 10), 1))
 
 	// Alternating limits mint nothing.
@@ -313,9 +318,9 @@ func testLimitChange(t *limiterTest) {
 		}
 	}
 	if admitted > 10 || admitted < 10 && !t.cfg.MayAdmitLess {
-		t.Fatalf("%d were admitted of a bucket of 10 whose limit alternates", admitted)
+		t.Fatalf("%d charges were admitted by a bucket of 10 with alternating limits", admitted)
 	}
-	// A plan that ends and begins again is no refill either.
+	// Leaving a plan and coming back does not refill the bucket either.
 	sender = newUUID()
 	t.admit(sender, charge("default", hourly(1, 5), 5))
 	t.admit(sender, charge("default", senderauth.Unlimited(), 1))
@@ -326,7 +331,7 @@ func testLimitChange(t *limiterTest) {
 func testIndependent(t *limiterTest) {
 	l := hourly(1, 2)
 	sender, other := newUUID(), newUUID()
-	// Every name that New takes: printable ASCII.
+	// New accepts any printable ASCII name.
 	names := []string{"default", "Default", "default ", " ", ":", "a", "a:b", "b", "{a}", "{", "%s", "*", "?", `"q"`, `\`, "a,b", "a b", strings.Repeat("n", 300)}
 	for _, name := range names {
 		t.holds(sender, name, l, 2)
@@ -379,7 +384,7 @@ func parallel(n int, f func()) {
 	wg.Wait()
 }
 
-// count charges in parallel and returns how often all of charges passed.
+// count calls Take n times in parallel and returns how many calls were admitted.
 func (t *limiterTest) count(n int, sender string, charges func() []senderauth.Charge) int {
 	t.Helper()
 	var admitted atomic.Int64
@@ -421,7 +426,7 @@ func testParallelTogether(t *limiterTest) {
 	}
 	left := t.count(100, sender, func() []senderauth.Charge { return []senderauth.Charge{charge("wide", wide, 1)} })
 	if got+left > 60 || left < 35 && !t.cfg.MayAdmitLess {
-		t.Fatalf("%d were admitted by the bucket of 60 after %d: a refused charge took from it, or gave to it", left, got)
+		t.Fatalf("the bucket of 60 admitted %d after %d: a refused charge took tokens from it, or gave it some", left, got)
 	}
 }
 
@@ -461,8 +466,8 @@ func testSchedules(t *limiterTest) {
 				t.cfg.Sleep(time.Duration(random.Int64N(int64(12 * time.Millisecond))))
 			}
 		}
-		// The promise itself, without the model: over any T seconds at most
-		// burst + rate x T.
+		// Check the promise itself, without the model: at most burst + rate x T
+		// over any T seconds.
 		for _, name := range []string{"a", "b"} {
 			l, of := limits[name], admissions[name]
 			for i := range of {
@@ -471,7 +476,7 @@ func testSchedules(t *limiterTest) {
 					sum += of[j].cost
 					over := of[j].after.Sub(of[i].before) + 2*t.cfg.Tolerance
 					if most := float64(burst(l)) + float64(l.Requests)*float64(over)/float64(l.Per); float64(sum) > most+1e-6 {
-						t.Fatalf("%d tokens of %+v were taken within %v, want at most %g (seed %d)", sum, l, over, most, seed)
+						t.Fatalf("%+v gave out %d tokens within %v, want at most %g (seed %d)", l, sum, over, most, seed)
 					}
 				}
 			}
@@ -513,7 +518,7 @@ func testChargesUntouched(t *limiterTest) {
 			t.Fatalf("Take changed its charges from %v to %v", want, charges)
 		}
 	}
-	// A guard uses the slice again for the next request.
+	// A guard reuses the slice for the next request.
 	charges[0], charges[1] = charge("q", l, 3), charge("r", l, 3)
 	t.holds(sender, "z", l, 2)
 	t.holds(sender, "a", l, 1)
@@ -525,6 +530,6 @@ func testEndedLimiterContext(t *limiterTest) {
 	cancel()
 	balances, err := t.Take(ctx, newUUID(), []senderauth.Charge{charge("default", hourly(1, 3), 1)})
 	if err == nil && (len(balances) != 1 || balances[0].Refused) {
-		t.Fatalf("Take with a context that has ended = %+v: want an error, or the charge admitted", balances)
+		t.Fatalf("Take with an ended context = %+v: want an error or the charge admitted", balances)
 	}
 }

@@ -4,130 +4,143 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"slices"
 	"time"
 
 	"github.com/senderauth/senderauth"
 )
 
 // A model keeps the buckets that a limiter should keep, in exact numbers.
-// When a call was decided is only known to lie between its beginning and its
-// end, so that a level is an interval: a point where the clock stands still
-// during a call, as it does under testing/synctest.
+//
+// It knows only that the limiter decided a call somewhere between the call's
+// start and its end, so the tokens of a bucket are an interval. The interval is a
+// single point if the clock stands still during a call, as under testing/synctest.
 type model struct {
 	tolerance    time.Duration
 	mayAdmitLess bool
-	buckets      map[[2]string]*level
+	buckets      map[bucketKey]*bucket
 }
 
-type level struct {
+type bucketKey struct{ sender, name string }
+
+type bucket struct {
 	least, most   *big.Rat // tokens
 	limit         senderauth.Limit
-	before, after time.Time // of the call that left it
+	before, after time.Time // start and end of the last call that touched it
 }
 
-// take holds balances against the model, moves the model on, and returns what
-// is wrong.
+// A complaint reports what is wrong with the balance of one charge.
+type complaint func(format string, args ...any)
+
+// take compares balances with the model, charges the model, and returns what is
+// wrong.
 func (m *model) take(sender string, charges []senderauth.Charge, balances []senderauth.Balance, before, after time.Time) (complaints []string) {
-	complain := func(c senderauth.Charge, format string, args ...any) {
-		complaints = append(complaints, c.Name+": "+fmt.Sprintf(format, args...))
-	}
-	admitted := true
-	for _, b := range balances {
-		admitted = admitted && !b.Refused
-	}
+	admitted := !slices.ContainsFunc(balances, func(b senderauth.Balance) bool { return b.Refused })
 	for i, c := range charges {
-		b := balances[i]
-		if !b.Refused && b.RetryAfter != 0 {
-			complain(c, "RetryAfter is %v without a refusal", b.RetryAfter)
+		complain := func(format string, args ...any) {
+			complaints = append(complaints, c.Name+": "+fmt.Sprintf(format, args...))
+		}
+		balance := balances[i]
+		if !balance.Refused && balance.RetryAfter != 0 {
+			complain("RetryAfter is %v without a refusal", balance.RetryAfter)
 		}
 		switch c.Limit {
 		case senderauth.Unlimited():
-			if b != (senderauth.Balance{Remaining: math.MaxInt}) {
-				complain(c, "Unlimited is not Balance{Remaining: math.MaxInt}")
+			if balance != (senderauth.Balance{Remaining: math.MaxInt}) {
+				complain("Unlimited must give Balance{Remaining: math.MaxInt}")
 			}
-			continue
 		case senderauth.Blocked():
-			if b.Remaining != 0 || b.ResetAfter != 0 || b.Refused != (c.Cost > 0) || b.Refused && b.RetryAfter >= 0 {
-				complain(c, "Blocked is refused for ever, unless the cost is 0")
+			if balance.Remaining != 0 || balance.ResetAfter != 0 || balance.Refused != (c.Cost > 0) || balance.Refused && balance.RetryAfter >= 0 {
+				complain("Blocked must be refused forever, unless the cost is 0")
 			}
-			continue
-		}
-		l := m.at(sender, c, before, after)
-		burst := burst(c.Limit)
-		cost := rat(c.Cost)
-
-		switch {
-		case b.Refused && l.least.Cmp(cost) >= 0 && (!m.mayAdmitLess || c.Cost == 0):
-			complain(c, "refused with %s tokens", l)
-		case !b.Refused && l.most.Cmp(cost) < 0:
-			complain(c, "not refused with %s tokens", l)
-		}
-		if b.Refused {
-			if !m.mayAdmitLess {
-				l.most = least(l.most, cost)
+		default:
+			b := m.at(sender, c, before, after)
+			m.checkRefused(b, c, balance, complain)
+			if admitted {
+				b.least, b.most = sub(b.least, rat(c.Cost)), sub(b.most, rat(c.Cost))
 			}
-			switch {
-			case c.Cost > burst && b.RetryAfter >= 0:
-				complain(c, "RetryAfter is %v and the cost is above the burst: want it below 0", b.RetryAfter)
-			case c.Cost <= burst && b.RetryAfter <= 0:
-				complain(c, "RetryAfter is %v on a refusal that ends: want it above 0", b.RetryAfter)
-			case c.Cost <= burst && !m.mayAdmitLess:
-				if complaint := m.between(b.RetryAfter, c.Limit, sub(cost, l.most), sub(cost, l.least)); complaint != "" {
-					complain(c, "RetryAfter is %s", complaint)
-				}
-			}
-		} else {
-			l.least = most(l.least, cost)
-		}
-		if admitted {
-			l.least, l.most = sub(l.least, cost), sub(l.most, cost)
-		}
-		if r := rat(b.Remaining); b.Remaining < 0 || r.Cmp(l.most) > 0 || r.Cmp(floor(l.least)) < 0 && !m.mayAdmitLess {
-			complain(c, "Remaining is %d with %s tokens", b.Remaining, l)
-		}
-		if !m.mayAdmitLess {
-			full := rat(burst)
-			if complaint := m.between(b.ResetAfter, c.Limit, sub(full, l.most), sub(full, l.least)); complaint != "" {
-				complain(c, "ResetAfter is %s", complaint)
-			}
+			m.checkTokens(b, balance, complain)
 		}
 	}
 	return complaints
 }
 
-// at returns the bucket at the time of a call, under the limit of the charge.
-func (m *model) at(sender string, c senderauth.Charge, before, after time.Time) *level {
-	key := [2]string{sender, c.Name}
-	full := rat(burst(c.Limit))
-	l := m.buckets[key]
-	if l == nil {
-		if m.buckets == nil {
-			m.buckets = make(map[[2]string]*level)
-		}
-		l = &level{least: full, most: full}
-		m.buckets[key] = l
-	} else {
-		was := rat(burst(l.limit))
-		shortest := before.Sub(l.after) - m.tolerance
-		longest := after.Sub(l.before) + m.tolerance
-		l.least = least(was, add(l.least, tokens(l.limit, max(shortest, 0))))
-		l.most = least(was, add(l.most, tokens(l.limit, longest)))
-		if l.limit != c.Limit && l.most.Cmp(was) == 0 {
-			l.most = full // a full bucket may have been forgotten
-		}
-		if m.mayAdmitLess {
-			l.least = new(big.Rat)
-		}
-		l.least, l.most = least(l.least, full), least(l.most, full)
+// checkRefused checks Refused and RetryAfter against b before the charge, and
+// narrows b to the tokens that explain them.
+func (m *model) checkRefused(b *bucket, c senderauth.Charge, balance senderauth.Balance, complain complaint) {
+	burst, cost := burst(c.Limit), rat(c.Cost)
+	switch {
+	case balance.Refused && b.least.Cmp(cost) >= 0 && (!m.mayAdmitLess || c.Cost == 0):
+		complain("refused with %s tokens", b)
+	case !balance.Refused && b.most.Cmp(cost) < 0:
+		complain("not refused with %s tokens", b)
 	}
-	l.limit, l.before, l.after = c.Limit, before, after
-	return l
+	if !balance.Refused {
+		b.least = most(b.least, cost)
+		return
+	}
+	if !m.mayAdmitLess {
+		b.most = least(b.most, cost)
+	}
+	switch {
+	case c.Cost > burst && balance.RetryAfter >= 0:
+		complain("RetryAfter is %v although the cost is above the burst: want it below 0", balance.RetryAfter)
+	case c.Cost <= burst && balance.RetryAfter <= 0:
+		complain("RetryAfter is %v although waiting helps: want it above 0", balance.RetryAfter)
+	case c.Cost <= burst && !m.mayAdmitLess:
+		if wrong := m.between(balance.RetryAfter, c.Limit, sub(cost, b.most), sub(cost, b.least)); wrong != "" {
+			complain("RetryAfter is %s", wrong)
+		}
+	}
 }
 
-// between says what is wrong with d, which is the time that from..to tokens
-// take, rounded up to nanoseconds and within the tolerance. No limiter has to
-// be more exact than 2^-50 of the time that fills the bucket from empty, which
-// is a nanosecond in 13 days: its tokens may be float64.
+// checkTokens checks Remaining and ResetAfter against b after the charge.
+func (m *model) checkTokens(b *bucket, balance senderauth.Balance, complain complaint) {
+	if r := rat(balance.Remaining); balance.Remaining < 0 || r.Cmp(b.most) > 0 || r.Cmp(floor(b.least)) < 0 && !m.mayAdmitLess {
+		complain("Remaining is %d with %s tokens", balance.Remaining, b)
+	}
+	if m.mayAdmitLess {
+		return
+	}
+	full := rat(burst(b.limit))
+	if wrong := m.between(balance.ResetAfter, b.limit, sub(full, b.most), sub(full, b.least)); wrong != "" {
+		complain("ResetAfter is %s", wrong)
+	}
+}
+
+// at returns the bucket as it is during a call, under the limit of the charge.
+func (m *model) at(sender string, c senderauth.Charge, before, after time.Time) *bucket {
+	key := bucketKey{sender, c.Name}
+	full := rat(burst(c.Limit))
+	b := m.buckets[key]
+	if b == nil {
+		if m.buckets == nil {
+			m.buckets = make(map[bucketKey]*bucket)
+		}
+		b = &bucket{least: full, most: full}
+		m.buckets[key] = b
+	} else {
+		was := rat(burst(b.limit))
+		shortest := before.Sub(b.after) - m.tolerance
+		longest := after.Sub(b.before) + m.tolerance
+		b.least = least(was, add(b.least, tokens(b.limit, max(shortest, 0))))
+		b.most = least(was, add(b.most, tokens(b.limit, longest)))
+		if b.limit != c.Limit && b.most.Cmp(was) == 0 {
+			b.most = full // the limiter may have dropped a full bucket
+		}
+		if m.mayAdmitLess {
+			b.least = new(big.Rat)
+		}
+		b.least, b.most = least(b.least, full), least(b.most, full)
+	}
+	b.limit, b.before, b.after = c.Limit, before, after
+	return b
+}
+
+// between returns what is wrong with d, or "" if d is the time in which from..to
+// tokens flow back, rounded up to nanoseconds and within the tolerance. A limiter
+// may also be off by 2^-50 of the time that fills an empty bucket, a nanosecond in
+// 13 days, because its tokens may be float64.
 func (m *model) between(d time.Duration, l senderauth.Limit, from, to *big.Rat) string {
 	tolerance := m.tolerance + duration(l, big.NewRat(int64(burst(l)), 1<<50)) - 1
 	shortest, longest := duration(l, from)-tolerance, duration(l, to)
@@ -140,11 +153,11 @@ func (m *model) between(d time.Duration, l senderauth.Limit, from, to *big.Rat) 
 	return fmt.Sprintf("%v, want %v to %v", d, max(shortest, 0), longest)
 }
 
-func (l *level) String() string {
-	if l.least.Cmp(l.most) == 0 {
-		return l.most.FloatString(9)
+func (b *bucket) String() string {
+	if b.least.Cmp(b.most) == 0 {
+		return b.most.FloatString(9)
 	}
-	return l.least.FloatString(9) + " to " + l.most.FloatString(9)
+	return b.least.FloatString(9) + " to " + b.most.FloatString(9)
 }
 
 func burst(l senderauth.Limit) int {
@@ -154,13 +167,13 @@ func burst(l senderauth.Limit) int {
 	return l.Burst
 }
 
-// tokens is what flows back in d.
+// tokens returns how many tokens flow back in d.
 func tokens(l senderauth.Limit, d time.Duration) *big.Rat {
 	t := big.NewRat(int64(l.Requests), int64(l.Per))
 	return t.Mul(t, new(big.Rat).SetInt64(int64(d)))
 }
 
-// duration is how long n tokens take to flow back, rounded up.
+// duration returns how long n tokens take to flow back, rounded up.
 func duration(l senderauth.Limit, n *big.Rat) time.Duration {
 	if n.Sign() <= 0 {
 		return 0

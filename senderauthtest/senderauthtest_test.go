@@ -15,7 +15,7 @@ import (
 	"github.com/senderauth/senderauth/senderauthtest"
 )
 
-// limiterFunc is a limiter that is a function.
+// limiterFunc is a function used as a Limiter.
 type limiterFunc func(sender string, charges []senderauth.Charge) ([]senderauth.Balance, error)
 
 func (f limiterFunc) Take(_ context.Context, sender string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
@@ -26,7 +26,7 @@ func memory() senderauth.Limiter {
 	return senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{Buckets: 64})
 }
 
-// around changes what a good limiter does.
+// around makes limiters that call change, which may ask the correct limiter l.
 func around(change func(l senderauth.Limiter, sender string, charges []senderauth.Charge) ([]senderauth.Balance, error)) func(*testing.T) senderauth.Limiter {
 	return func(*testing.T) senderauth.Limiter {
 		l := memory()
@@ -40,7 +40,7 @@ func ask(l senderauth.Limiter, sender string, charges ...senderauth.Charge) ([]s
 	return l.Take(context.Background(), sender, charges)
 }
 
-// balances changes the balances of a good limiter.
+// balances makes limiters that change the balances of a correct one.
 func balances(change func(c senderauth.Charge, b *senderauth.Balance)) func(*testing.T) senderauth.Limiter {
 	return around(func(l senderauth.Limiter, sender string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
 		bs, err := ask(l, sender, charges...)
@@ -51,7 +51,7 @@ func balances(change func(c senderauth.Charge, b *senderauth.Balance)) func(*tes
 	})
 }
 
-// Limiters with one fault each, and the test that must find it.
+// wrongLimiters are limiters with one fault each, by the test that must find it.
 var wrongLimiters = map[string]func(*testing.T) senderauth.Limiter{
 	"a bucket starts full and holds the burst": around(func(l senderauth.Limiter, sender string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
 		for i := range charges {
@@ -81,7 +81,7 @@ var wrongLimiters = map[string]func(*testing.T) senderauth.Limiter{
 		}
 		return all, nil
 	}),
-	"a cost of 0 is a look": balances(func(c senderauth.Charge, b *senderauth.Balance) {
+	"a cost of 0 only looks": balances(func(c senderauth.Charge, b *senderauth.Balance) {
 		b.Refused = b.Refused || c.Cost == 0 && b.Remaining == 0
 	}),
 	"Unlimited keeps no bucket": balances(func(c senderauth.Charge, b *senderauth.Balance) {
@@ -89,7 +89,7 @@ var wrongLimiters = map[string]func(*testing.T) senderauth.Limiter{
 			b.Remaining = -1
 		}
 	}),
-	"Blocked refuses for ever": balances(func(c senderauth.Charge, b *senderauth.Balance) {
+	"Blocked refuses forever": balances(func(c senderauth.Charge, b *senderauth.Balance) {
 		if c.Limit == senderauth.Blocked() && b.Refused {
 			b.RetryAfter = time.Hour
 		}
@@ -105,7 +105,7 @@ var wrongLimiters = map[string]func(*testing.T) senderauth.Limiter{
 		}
 	}),
 	"a change of the limit keeps the tokens": limitInKey,
-	"senders and names do not share": around(func(l senderauth.Limiter, sender string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
+	"senders and names do not share buckets": around(func(l senderauth.Limiter, sender string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
 		for i := range charges {
 			charges[i].Name, _, _ = strings.Cut(charges[i].Name, ":")
 		}
@@ -114,9 +114,9 @@ var wrongLimiters = map[string]func(*testing.T) senderauth.Limiter{
 	"very large and very slow limits": balances(func(_ senderauth.Charge, b *senderauth.Balance) {
 		b.Remaining = int(float32(b.Remaining))
 	}),
-	"parallel charges admit exactly the burst":      checkThenTake,
-	"parallel charges of two buckets leave no half": checkThenTake,
-	"random schedules agree with the model":         fixedWindow,
+	"parallel charges admit exactly the burst":             checkThenTake,
+	"parallel charges of two buckets take both or neither": checkThenTake,
+	"random schedules agree with the model":                fixedWindow,
 	"mistakes of the caller are errors": around(func(l senderauth.Limiter, sender string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
 		bs, err := ask(l, sender, charges...)
 		if err != nil {
@@ -132,7 +132,7 @@ var wrongLimiters = map[string]func(*testing.T) senderauth.Limiter{
 	"an ended context is not a refusal": func(*testing.T) senderauth.Limiter { return refusesEnded{memory()} },
 }
 
-// fixedWindow gives the whole burst back at the tick.
+// fixedWindow gives the whole burst back at the start of each window.
 func fixedWindow(*testing.T) senderauth.Limiter {
 	start := time.Now()
 	windows := map[time.Duration]senderauth.Limiter{}
@@ -148,7 +148,7 @@ func fixedWindow(*testing.T) senderauth.Limiter {
 	})
 }
 
-// limitInKey keeps one bucket for each limit that a name has had.
+// limitInKey starts a new bucket whenever the limit of a name changes.
 func limitInKey(*testing.T) senderauth.Limiter {
 	var mu sync.Mutex
 	limiters := map[senderauth.Limit]senderauth.Limiter{}
@@ -164,7 +164,8 @@ func limitInKey(*testing.T) senderauth.Limiter {
 	})
 }
 
-// checkThenTake looks first and takes later, whatever came between.
+// checkThenTake looks at the buckets and charges them later, without a lock over
+// both.
 func checkThenTake(*testing.T) senderauth.Limiter {
 	var mu sync.Mutex
 	taken := map[string]int{}
@@ -212,7 +213,7 @@ func pairs() map[senderauthtest.State]senderauth.Credentials {
 	}
 }
 
-// store is a right validator for pairs.
+// store is a correct validator for pairs.
 func store(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
 	for _, p := range pairs() {
 		if p.APIKey == c.APIKey {
@@ -227,7 +228,8 @@ func store(_ context.Context, c senderauth.Credentials) (senderauth.Sender, erro
 
 type validatorFunc = senderauth.ValidatorFunc
 
-// Validators with one fault each, and the test that must find it.
+// wrongValidators are validators with one fault each, by the test that must find
+// it.
 var wrongValidators = map[string]validatorFunc{
 	"active key": func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
 		s, err := store(ctx, c)
@@ -282,7 +284,7 @@ type spills struct {
 func (s *spills) Error() string { return s.text }
 func (s *spills) Unwrap() error { return s.error }
 
-// crowded fails where somebody else asks.
+// crowded refuses a call while another one is in flight.
 func crowded() validatorFunc {
 	var one sync.Mutex
 	return func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
@@ -300,8 +302,8 @@ var lacks = []senderauthtest.State{
 	senderauthtest.NotYet, senderauthtest.Deleted, senderauthtest.DisabledSender, senderauthtest.DisabledBoth,
 }
 
-func TestRightOnesPass(t *testing.T) {
-	// On the real clock; the tests of senderauth run it on synctest's.
+func TestSuitesPassCorrectImplementations(t *testing.T) {
+	// This one runs on the real clock. The tests of senderauth use synctest's.
 	t.Run("limiter", func(t *testing.T) {
 		senderauthtest.TestLimiter(t, senderauthtest.LimiterConfig{
 			New:       func(*testing.T) senderauth.Limiter { return memory() },
@@ -329,9 +331,9 @@ func TestRightOnesPass(t *testing.T) {
 	})
 }
 
-// TestWrongOnesFail runs itself once for each fault, in a process that must
+// TestSuitesFindEachFault runs itself once for each fault, in a process that must
 // fail.
-func TestWrongOnesFail(t *testing.T) {
+func TestSuitesFindEachFault(t *testing.T) {
 	const variable = "SENDERAUTHTEST_FAULT"
 	kind, fault, isChild := strings.Cut(os.Getenv(variable), "/")
 	if isChild {
@@ -345,18 +347,18 @@ func TestWrongOnesFail(t *testing.T) {
 		}
 		return
 	}
-	faults := map[string]string{"config/": "TestWrongOnesFail"}
+	faults := map[string]string{"config/": "TestSuitesFindEachFault"}
 	for fault := range wrongLimiters {
-		faults["limiter/"+fault] = "TestWrongOnesFail/" + strings.ReplaceAll(fault, " ", "_")
+		faults["limiter/"+fault] = "TestSuitesFindEachFault/" + strings.ReplaceAll(fault, " ", "_")
 	}
 	for fault := range wrongValidators {
-		faults["validator/"+fault] = "TestWrongOnesFail/" + strings.ReplaceAll(fault, " ", "_")
+		faults["validator/"+fault] = "TestSuitesFindEachFault/" + strings.ReplaceAll(fault, " ", "_")
 	}
 	for fault, failing := range faults {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
 			_, test, _ := strings.Cut(failing, "/")
-			cmd := exec.Command(os.Args[0], "-test.run=^TestWrongOnesFail$/^"+regexp.QuoteMeta(test)+"$")
+			cmd := exec.Command(os.Args[0], "-test.run=^TestSuitesFindEachFault$/^"+regexp.QuoteMeta(test)+"$")
 			cmd.Env = append(os.Environ(), variable+"="+fault)
 			out, err := cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "--- FAIL: "+failing+" (") {

@@ -1,6 +1,6 @@
 // Package senderauthtest holds the suites that every implementation of
-// senderauth's plug points must pass: [TestValidator] and [TestLimiter]. They
-// need nothing but the standard library.
+// senderauth's plug points must pass: [TestValidator] and [TestLimiter]. It
+// imports only senderauth and the standard library.
 package senderauthtest
 
 import (
@@ -18,23 +18,23 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// A State is what a key store says of a pair of sender and key.
+// A State is the state of a sender and its key in a key store.
 type State string
 
-// The states that [TestValidator] asks for. Active and Other every validator
-// has; of the others it must have or lack each.
+// The states that [TestValidator] tests. [ValidatorConfig] must have keys in the
+// states Active and Other, and keys in each other state or its name in Lacks.
 const (
-	Active         State = "active key"                  // of a sender in good standing
-	Second         State = "second active key"           // of the sender of Active
-	Other          State = "active key of another"       // of a sender that is not Active's
+	Active         State = "active key"                  // its sender is enabled
+	Second         State = "second active key"           // of the same sender as Active
+	Other          State = "active key of another"       // of another sender than Active
 	Expiring       State = "active key that will end"    // it expires, or its grace period ends, in the future
-	Disabled       State = "disabled key"                // switched off, of a sender in good standing
-	Rotated        State = "rotated key, grace over"     // replaced
-	Expired        State = "expired key"                 //
-	NotYet         State = "key that is not yet valid"   //
-	Deleted        State = "deleted key"                 //
-	DisabledSender State = "active key, sender is off"   // the sender itself is disabled
-	DisabledBoth   State = "disabled key, sender is off" // the key's state is what is told
+	Disabled       State = "disabled key"                // its sender is enabled
+	Rotated        State = "rotated key, grace over"     // replaced, and past its grace period
+	Expired        State = "expired key"                 // past its expiry
+	NotYet         State = "key that is not yet valid"   // valid from a time in the future
+	Deleted        State = "deleted key"                 // revoked for good
+	DisabledSender State = "active key, sender is off"   // the sender itself is disabled: ErrInvalidSender
+	DisabledBoth   State = "disabled key, sender is off" // the key comes first: ErrInvalidKey
 )
 
 var (
@@ -43,27 +43,32 @@ var (
 	inactive = []State{Disabled, Rotated, Expired, NotYet, Deleted, DisabledBoth}
 )
 
-// ValidatorConfig is what [TestValidator] needs to know.
+// ValidatorConfig tells [TestValidator] what to test.
 type ValidatorConfig struct {
 	_ [0]func()
 
-	// Validator is what is tested.
+	// Validator is the one under test.
 	Validator senderauth.Validator
-	// Keys holds a pair in each state, every one with a key of its own and
-	// with the sender that it belongs to (or did), in lower case. All senders
-	// are different, but for that of Second.
+	// Keys holds one pair for each state: a key, and the lower-case ID of the
+	// sender that owns it, or owned it. All keys are different, and so are all
+	// senders, except that Active and Second have the same one.
 	Keys map[State]senderauth.Credentials
-	// Lacks names the states that this validator does not know. A state that
-	// is in neither Keys nor Lacks is a mistake, so that none is forgotten.
+	// Lacks names the states that the Validator does not have. A state that is in
+	// neither Keys nor Lacks fails the test, so that none is forgotten.
 	Lacks []State
 }
 
-// TestValidator tests what [senderauth.Validator] demands: which refusal goes
-// with which state, that the key is looked up before the sender is compared,
-// that the key alone decides where no sender is named, that the sender is the
-// record's, that no key is in an error, and that it is safe for concurrent
-// use. Every question is asked twice, so that a validator that remembers is
-// tested on what it remembers.
+// TestValidator tests the contract of [senderauth.Validator]:
+//
+//   - each state is answered with its error;
+//   - the key is looked up before its owner is compared with the named sender;
+//   - the key alone decides if no sender is named;
+//   - Sender.ID comes from the record;
+//   - no error contains a part of the key;
+//   - Validate is safe for concurrent use.
+//
+// It asks every question twice, so that a Validator with a cache answers from the
+// cache, too.
 func TestValidator(t *testing.T, cfg ValidatorConfig) {
 	t.Helper()
 	v := validatorTest{cfg}
@@ -95,7 +100,7 @@ func (v validatorTest) checkConfig(t *testing.T) {
 	}
 	for _, s := range optional {
 		if _, has := v.Keys[s]; has == slices.Contains(v.Lacks, s) {
-			t.Errorf("senderauthtest: %q must be in one of ValidatorConfig.Keys and Lacks", s)
+			t.Errorf("senderauthtest: %q must be in either ValidatorConfig.Keys or ValidatorConfig.Lacks", s)
 		}
 	}
 	for s, c := range v.Keys {
@@ -114,7 +119,7 @@ func (v validatorTest) checkConfig(t *testing.T) {
 			}
 			same := s == Second && s2 == Active || s == Active && s2 == Second
 			if same != (c.SenderID == c2.SenderID) {
-				t.Errorf("senderauthtest: ValidatorConfig.Keys: only the senders of %q and %q are the same, not of %q and %q", Active, Second, s, s2)
+				t.Errorf("senderauthtest: ValidatorConfig.Keys: %q and %q must have the same sender, and no other two states may: see %q and %q", Active, Second, s, s2)
 			}
 		}
 	}
@@ -123,13 +128,13 @@ func (v validatorTest) checkConfig(t *testing.T) {
 	}
 }
 
-// A question is a pair with what must be said to it.
+// A question is one call of the validator with the answer it must give.
 type question struct {
 	name  string
 	pair  senderauth.Credentials
-	owner string // "": refused
+	owner string // empty if the validator must refuse
 	want  error
-	ends  bool // Sender.Expires must be set
+	ends  bool // whether Sender.Expires must be set
 }
 
 func (v validatorTest) questions() []question {
@@ -186,7 +191,8 @@ func (v validatorTest) questions() []question {
 	return qs
 }
 
-// nearMiss is a key that nobody has, in the form of Active's.
+// nearMiss returns an unknown key that differs from Active's only in its last
+// character. If there is none it returns a random UUID.
 func (v validatorTest) nearMiss() string {
 	key := v.Keys[Active].APIKey
 	for _, last := range "0123456789abcdef" {
@@ -206,11 +212,11 @@ func (v validatorTest) nearMiss() string {
 func (v validatorTest) ask(ctx context.Context, q question) error {
 	s, err := v.Validator.Validate(ctx, q.pair)
 	if part := partOf(q.pair, fmt.Sprintf("%v %+v %#v", err, err, err)); part {
-		return fmt.Errorf("%s: a part of the key is in the error", q.name)
+		return fmt.Errorf("%s: the error contains a part of the key", q.name)
 	}
 	if q.want != nil {
 		if !errors.Is(err, q.want) {
-			return fmt.Errorf("%s: the error is %q, want one that is %q", q.name, err, q.want)
+			return fmt.Errorf("%s: the error is %q, want %q or one that wraps it", q.name, err, q.want)
 		}
 		for _, other := range []error{senderauth.ErrInvalidKey, senderauth.ErrKeyMismatch, senderauth.ErrInvalidSender} {
 			if other != q.want && errors.Is(err, other) {
@@ -225,11 +231,11 @@ func (v validatorTest) ask(ctx context.Context, q question) error {
 	case s.ID != q.owner:
 		return fmt.Errorf("%s: Sender.ID is %q, want %q", q.name, s.ID, q.owner)
 	case partOf(q.pair, s.KeyID):
-		return fmt.Errorf("%s: a part of the key is in Sender.KeyID", q.name)
+		return fmt.Errorf("%s: Sender.KeyID contains a part of the key", q.name)
 	case q.ends && s.Expires.IsZero():
 		return fmt.Errorf("%s: Sender.Expires is zero", q.name)
 	case !s.Expires.IsZero() && !s.Expires.After(time.Now()):
-		return fmt.Errorf("%s: Sender.Expires is %v, which is past", q.name, s.Expires)
+		return fmt.Errorf("%s: Sender.Expires is %v, which is in the past", q.name, s.Expires)
 	}
 	if len(s.Limits) == 0 {
 		return nil
@@ -244,9 +250,9 @@ func (v validatorTest) ask(ctx context.Context, q question) error {
 	return nil
 }
 
-// partOf reports whether text holds eight characters of the key in a row. What
-// the key has in common with the sender's ID, which may be told, does not
-// count.
+// partOf reports whether text contains eight consecutive characters of the key.
+// Those that are in the sender's ID as well do not count, because the ID is no
+// secret.
 func partOf(pair senderauth.Credentials, text string) bool {
 	const n = 8
 	text, key := strings.ToLower(text), strings.ToLower(pair.APIKey)
@@ -267,7 +273,7 @@ func (v validatorTest) testEndedContext(t *testing.T) {
 		_, err := v.Validator.Validate(ctx, v.Keys[Active])
 		for _, refusal := range []error{senderauth.ErrInvalidKey, senderauth.ErrKeyMismatch, senderauth.ErrInvalidSender} {
 			if errors.Is(err, refusal) {
-				t.Errorf("with a context that has ended (%v) the active key is refused: %q", ctx.Err(), err)
+				t.Errorf("the active key is refused because the context has ended (%v): %q", ctx.Err(), err)
 			}
 		}
 		if err := v.ask(context.Background(), question{name: "afterwards", pair: v.Keys[Active], owner: v.Keys[Active].SenderID}); err != nil {
@@ -291,7 +297,7 @@ func (v validatorTest) testConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
-// newUUID is a random UUID in lower case.
+// newUUID returns a random UUID in lower case.
 func newUUID() string {
 	var b [16]byte
 	rand.Read(b[:])

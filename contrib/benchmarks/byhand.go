@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// byHand is the tightest code that was found for the promises of a guard
-// without rate fields: no key is kept in clear or compared byte by byte, no
-// answer outlives its time, and a sender's bucket is exact under any load.
+// byHand is the fastest code that we found for the promises of a guard without rate
+// fields: it stores no key in clear, compares digests in constant time, expires its
+// entries, and keeps an exact bucket for each sender under any load.
 var byHand = &contender{
 	id: "hand", name: "by hand, as tight as it gets", kind: hand, limit: "token bucket",
 	lacks: "rate fields, problems, a bound on memory, revocation, shared lookups, limits per sender, several limits, tests",
@@ -51,13 +51,13 @@ type handGuard struct {
 // A sender's entries and its bucket are in one shard, under one lock.
 type handShard struct {
 	mu       sync.Mutex
-	entries  map[uint64]*handEntry // by a part of the digest
+	entries  map[uint64]*handEntry // by the first 8 bytes of the digest
 	accounts map[[16]byte]*handAccount
-	_        [40]byte // to a cache line of 64
+	_        [40]byte // pads to a cache line of 64 bytes
 }
 
 type handEntry struct {
-	tag     [16]byte // the other part
+	tag     [16]byte // the next 16 bytes of the digest
 	until   time.Duration
 	account *handAccount
 	sender  string
@@ -68,8 +68,8 @@ type handAccount struct {
 	last   time.Duration
 }
 
-// handKey finds the handEntry; handRequest carries it, and is all that is
-// allocated.
+// handKey is the context key of the handEntry. A handRequest is the context that holds
+// it, and the only allocation of a request.
 type handKey struct{}
 
 type handRequest struct {
@@ -124,7 +124,7 @@ func (h *handGuard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.next.ServeHTTP(w, &c.request)
 }
 
-// remember adds e and forgets up to four entries that are past their time.
+// remember adds e and deletes up to four expired entries.
 func (s *handShard) remember(index uint64, e *handEntry, sender [16]byte, burst float64, now time.Duration) {
 	looked := 0
 	for i, old := range s.entries {
@@ -142,7 +142,7 @@ func (s *handShard) remember(index uint64, e *handEntry, sender [16]byte, burst 
 	s.entries[index] = e
 }
 
-// take takes a token, or returns how long until there is one.
+// take takes a token, or returns how long to wait for one.
 func (a *handAccount) take(rate, burst float64, now time.Duration) time.Duration {
 	a.tokens = min(burst, a.tokens+(now-a.last).Seconds()*rate)
 	a.last = now
@@ -167,7 +167,7 @@ func parseUUID(dst []byte, s string) bool {
 	return bad < 16
 }
 
-// hexDigit is the value of a hexadecimal digit, and 255 for what is none.
+// hexDigit maps a hexadecimal digit to its value, and any other byte to 255.
 var hexDigit = func() (t [256]byte) {
 	for i := range t {
 		t[i] = 255

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// composition is what a team writes with the libraries at hand: an expiring
-// LRU by SHA-256 in front of the store, and a rate.Limiter for each sender.
+// composition is what a team would compose from libraries: an expiring LRU with SHA-256
+// digests as keys in front of the store, and a rate.Limiter for each sender.
 var composition = &contender{
 	id: "composition", name: "golang-lru + x/time/rate", kind: hand, limit: "token bucket",
 	lacks:   "syntax checks, remembered rejections, revocation, a bound on buckets, shared lookups, limits per sender, several limits",

@@ -5,49 +5,49 @@ import (
 	"time"
 )
 
-// A kind says what a contender is measured for.
+// A kind says what a contender does.
 type kind string
 
 const (
-	floor kind = "floor" // what no middleware can be faster than
+	floor kind = "floor" // a lower bound for any middleware
 	hand  kind = "hand"  // written by hand for this comparison
 	guard kind = "guard" // senderauth
 	peer  kind = "peer"  // authenticates and limits
 	check kind = "check" // authenticates only
 )
 
-// A contender is one way to find out who is calling and to limit how often.
+// A contender is one way to authenticate senders and limit their requests.
 type contender struct {
 	id    string // for flags
 	name  string // for tables
 	kind  kind
-	limit string // what limits a sender
-	lacks string // beside what the answers show
-	// modules are those whose versions the report names.
+	limit string // the algorithm that limits a sender
+	lacks string // what it lacks, apart from what its answers show
+	// modules are the modules whose versions go into the report.
 	modules []string
 	build   func(site) (handlers, error)
-	// token makes what the sender presents, as Authorization. Nil: the key of
-	// the store, as x-api-key.
+	// token makes the sender's value of Authorization. Nil means that the sender
+	// presents its key as x-api-key.
 	token func(sender string) string
 }
 
-// A site is what a contender is put in front of.
+// A site is the service that a contender protects.
 type site struct {
 	store *keyStore
 	quota quota
-	// visit is the handler's work: it is told whose the request is.
+	// visit is the handler's work. It gets the sender of the request.
 	visit func(sender string)
 }
 
-// handlers are a contender in front of the site.
+// handlers are a contender wrapped around the site's handler.
 type handlers struct {
 	full http.Handler
-	// authenticate charges no limit. Nil where the contender has no such form;
-	// it is used only to tell apart what full holds in memory.
+	// authenticate charges no limit. It serves only to attribute the memory of full to
+	// credentials and buckets. Nil if the contender has no such form.
 	authenticate http.Handler
 }
 
-// A quota is requests every per, and as many at once.
+// A quota allows requests every per, all of which may come at once.
 type quota struct {
 	requests int
 	per      time.Duration
@@ -61,7 +61,7 @@ var (
 
 func (q quota) perSecond() float64 { return float64(q.requests) / q.per.Seconds() }
 
-// contenders are in the order of the tables.
+// contenders returns all contenders in the order of the tables.
 func contenders() []*contender {
 	return []*contender{
 		bare, contextValue, byHand, composition,

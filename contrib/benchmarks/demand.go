@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// senders is how many there are; an endToEnd run has fewer.
+// senders is the number of senders, except over loopback.
 const senders = 100_000
 
-// A demand is a sequence of requests, told by what their sender presents. It is
-// one text, read from front to back: as in a server, where they have just come
-// out of the connection, the headers of a request are in the processor's cache.
+// A demand is a sequence of requests, each with the sender's ID and secret. It is a
+// single string that is read from front to back, so that the next request is in the
+// processor's cache, as it is in a server that has just read it from a connection.
 type demand struct {
 	text  string
-	width int // of a request
+	width int // bytes of one request
 }
 
 const idWidth = 36
@@ -38,10 +38,10 @@ func (d demand) at(i int) (id, secret string) {
 	return request[:idWidth], request[idWidth:]
 }
 
-// order is the length of a demand of many senders.
+// order is the number of requests in a demand of many senders.
 const order = 1 << 17
 
-// demands are those of a contender, by scenario.
+// demands returns the demands of a contender by scenario.
 func demands(c *contender, p *population) map[string]demand {
 	secrets := p.secrets(c)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -63,7 +63,7 @@ func demands(c *contender, p *population) map[string]demand {
 	}
 }
 
-// secrets are what the senders present to c.
+// secrets returns what each sender presents to c: its key or its token.
 func (p *population) secrets(c *contender) []string {
 	if c.token == nil {
 		return p.keys
@@ -75,16 +75,16 @@ func (p *population) secrets(c *contender) []string {
 	return tokens
 }
 
-// forge changes the twelve last characters, which a key and a token survive as
-// what they are, but for being anybody's.
+// forge replaces the last twelve characters. The result is a well-formed key or token that
+// is not valid.
 func forge(secret string, i int) string {
 	return secret[:len(secret)-12] + fmt.Sprintf("%012x", 0xbad_000_000_000+i)
 }
 
-// A caller sends one and the same request with other credentials.
+// A caller sends the same request again and again, each time with other credentials.
 type caller struct {
 	request    *http.Request
-	header     string // of the secret
+	header     string // header field of the secret
 	id, secret []string
 	writer     nullWriter
 }
@@ -103,7 +103,7 @@ func newCaller(c *contender) *caller {
 	return a
 }
 
-// call returns the status.
+// call sends the request to h and returns the status.
 func (a *caller) call(h http.Handler, id, secret string) int {
 	clear(a.writer.header)
 	a.writer.status = 0

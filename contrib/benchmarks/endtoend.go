@@ -14,17 +14,17 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// loopbackSenders is how many there are end to end.
+// loopbackSenders is the number of senders over loopback.
 const loopbackSenders = 10_000
 
-// loopbackDemands are those of the worker's that are sent over loopback.
+// loopbackDemands are the demands that are sent over loopback.
 var loopbackDemands = []string{"one", "uniform"}
 
-// connections are kept open, each with one request at a time.
+// connections is the number of connections of the load. Each has one request in flight.
 const connections = 32
 
-// endToEnd measures over loopback: a server of each contender on one core, and
-// the load on another.
+// endToEnd measures over loopback, with the contenders' servers on one core and the
+// load on another.
 func (r *results) endToEnd(o options) error {
 	serverCore, loadCore := 0, 1
 	if _, err := exec.LookPath("taskset"); err != nil || runtime.NumCPU() < 2 {
@@ -83,8 +83,8 @@ func (r *results) endToEnd(o options) error {
 	return nil
 }
 
-// serve is the role of a server. It answers each question with the processor
-// time it has used.
+// serve runs the role of a server. It answers each question with the processor time
+// that it has used.
 func serve(id string) error {
 	c, err := find(id)
 	if err != nil {
@@ -105,14 +105,14 @@ func serve(id string) error {
 	return answer(func(string) (time.Duration, error) { return cpuTime(), nil })
 }
 
-// An attack is a turn of the load.
+// An attack is one turn of the load against one server.
 type attack struct {
 	Contender, Address, Demand string
 	For                        time.Duration
 }
 
-// loadServers is the role of the load. fasthttp's client costs less than a
-// server of net/http, so that the server's core is the one that is full.
+// loadServers runs the role of the load. It uses the client of fasthttp, which costs less
+// than a server of net/http, so that the server's core is the one that saturates.
 func loadServers() error {
 	known := make(map[string]map[string]demand)
 	return answer(func(a attack) (score, error) {

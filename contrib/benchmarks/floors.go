@@ -16,8 +16,8 @@ var bare = &contender{
 	},
 }
 
-// contextValue is what every middleware of net/http costs that hands a sender
-// to the next handler in the usual way.
+// contextValue passes a sender to the next handler in the request's context and does
+// nothing else, which any middleware of net/http has to do.
 var contextValue = &contender{
 	id: "context", name: "one context value", kind: floor,
 	lacks: "everything but handing the sender on",
@@ -40,7 +40,7 @@ func senderOf(r *http.Request) string {
 	return sender
 }
 
-// readContext is the handler behind those that use withSender.
+// readContext is the handler of contenders that use withSender.
 func readContext(s site) http.Handler {
 	return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { s.visit(senderOf(r)) })
 }

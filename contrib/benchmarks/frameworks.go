@@ -76,13 +76,13 @@ func newGin() *gin.Engine {
 	return gin.New()
 }
 
-// ginUlule has a key check of its own, since gin has none for keys.
+// ginUlule brings its own key check, because gin has none.
 var ginUlule = &contender{
 	id: "gin-ulule", name: "gin: key check + ulule/limiter", kind: peer, limit: "fixed window",
 	lacks:   "revocation, limits per sender, several limits, the sender outside of gin's context",
 	modules: []string{"github.com/gin-gonic/gin", "github.com/ulule/limiter/v3"},
 	build: func(s site) (handlers, error) {
-		// Its memory store drops windows that have ended once a minute.
+		// The memory store drops expired windows once a minute.
 		store := memory.NewStoreWithOptions(limiter.StoreOptions{Prefix: limiter.DefaultPrefix, CleanUpInterval: time.Minute})
 		rate := limiter.Rate{Period: s.quota.per, Limit: int64(s.quota.requests)}
 		e := newGin()

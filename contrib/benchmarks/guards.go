@@ -78,7 +78,7 @@ func guardOf(fields senderauth.RateFields) func(site) (handlers, error) {
 
 func newGuard(s site, fields senderauth.RateFields) (*senderauth.Guard, error) {
 	cache, err := senderauth.NewCache(s.store, senderauth.CacheConfig{
-		TTL: remembered, RejectedTTL: remembered, LookupTimeout: time.Minute, // on a busy machine, too
+		TTL: remembered, RejectedTTL: remembered, LookupTimeout: time.Minute, // long enough for a busy machine
 	})
 	if err != nil {
 		return nil, err
@@ -89,9 +89,8 @@ func newGuard(s site, fields senderauth.RateFields) (*senderauth.Guard, error) {
 	})
 }
 
-// remembered is longer than a run. Between two turns of a contender nobody
-// calls it, so that with a shorter one each turn would begin with a lookup for
-// every sender.
+// remembered is a TTL longer than a run. A contender gets no requests between its turns,
+// so with a shorter TTL each turn would start with a lookup for every sender.
 const remembered = 24 * time.Hour
 
 // Validate makes the store a Validator.

@@ -13,7 +13,7 @@ import (
 	"github.com/throttled/throttled/v2/store/memstore"
 )
 
-// requireKey is the least key check for a limiter to stand behind.
+// requireKey is a minimal key check in front of a limiter.
 func requireKey(store *keyStore, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sender, ok := store.check(r.Header.Get("X-Sender-Id"), r.Header.Get("X-Api-Key"))
@@ -77,8 +77,8 @@ type varyBySender struct{}
 
 func (varyBySender) Key(r *http.Request) string { return senderOf(r) }
 
-// tollboothKeys uses LimitByKeys: the handler of tollbooth, which sends rate
-// fields, limits by address and path as well.
+// tollboothKeys uses LimitByKeys, because the handler of tollbooth, which sends rate
+// fields, also limits by address and path.
 var tollboothKeys = &contender{
 	id: "tollbooth", name: "key check + tollbooth", kind: peer, limit: "token bucket",
 	lacks:   "revocation, limits per sender, several limits; one lock for all senders",

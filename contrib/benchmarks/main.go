@@ -1,10 +1,10 @@
-// Command benchmarks compares what a request costs with senderauth, with what
-// Go services use instead, and with code written by hand.
+// Command benchmarks compares the cost of a request with senderauth, with the libraries
+// that Go services use instead, and with code written by hand.
 //
 //	go -C contrib run ./benchmarks
 //
-// Its README says what is measured and how, and has the results of the last
-// run with -write.
+// Its README explains what is measured and how, and has the results of the last run with
+// -write.
 package main
 
 import (
@@ -18,11 +18,11 @@ import (
 	"time"
 )
 
-// options are the flags.
+// options are the values of the flags.
 type options struct {
 	rounds int
-	turn   time.Duration // of a contender in process
-	load   time.Duration // of a contender end to end
+	turn   time.Duration // minimum length of a turn in process
+	load   time.Duration // length of a turn over loopback
 	only   *regexp.Regexp
 	write  bool
 }
@@ -30,11 +30,11 @@ type options struct {
 func main() {
 	log.SetFlags(0)
 	var o options
-	flag.IntVar(&o.rounds, "rounds", 5, "how many rounds; medians are of as many values")
-	flag.DurationVar(&o.turn, "turn", 150*time.Millisecond, "least time of each contender for each scenario of a round")
-	flag.DurationVar(&o.load, "load", 700*time.Millisecond, "time of each contender for each demand of a round over loopback; 0: none")
-	short := flag.Bool("short", false, "a look in less than two minutes: -rounds 2 -turn 40ms -load 300ms")
-	only := flag.String("only", "", "contenders whose name for flags matches this regular expression")
+	flag.IntVar(&o.rounds, "rounds", 5, "number of rounds; each figure is the median of one value per round")
+	flag.DurationVar(&o.turn, "turn", 150*time.Millisecond, "minimum time of each contender for each scenario of a round")
+	flag.DurationVar(&o.load, "load", 700*time.Millisecond, "time of each contender for each demand of a round over loopback; 0 skips loopback")
+	short := flag.Bool("short", false, "finish in less than two minutes: -rounds 2 -turn 40ms -load 300ms")
+	only := flag.String("only", "", "run only contenders whose ID matches this regular expression")
 	flag.BoolVar(&o.write, "write", false, "write the tables and charts into the README")
 	worker := flag.String("worker", "", "internal: take turns of this contender")
 	server := flag.String("server", "", "internal: serve this contender")
@@ -62,7 +62,7 @@ func main() {
 	}
 }
 
-// compare measures and reports.
+// compare measures all contenders and prints the report.
 func compare(o options) error {
 	began := time.Now()
 	var chosen []*contender
@@ -104,7 +104,7 @@ func find(id string) (*contender, error) {
 	return nil, fmt.Errorf("no contender is called %q", id)
 }
 
-// work is the role of a worker.
+// work runs the role of a worker.
 func work(id string) error {
 	c, err := find(id)
 	if err != nil {
@@ -120,7 +120,7 @@ func work(id string) error {
 	return answer(w.take)
 }
 
-// inProcess has all workers take their turns, in another order in each round.
+// inProcess lets all workers take their turns, in a different order in each round.
 func (r *results) inProcess(o options) error {
 	workers := make(map[*contender]*process)
 	defer func() {
@@ -158,10 +158,10 @@ func (r *results) inProcess(o options) error {
 	return nil
 }
 
-// processors are how many a turn can have.
+// processors are the values of GOMAXPROCS that turns use.
 var processors = []int{1, 2, 8, 32}
 
-// turns are those of a round.
+// turns returns the turns of a round.
 func turns(least time.Duration) (all []turn) {
 	for _, demand := range demandNames {
 		for _, n := range processors {
@@ -190,7 +190,7 @@ func (c *contender) meets(t turn) bool {
 	return true
 }
 
-// machine describes where the figures are from.
+// machine describes the machine that produced the figures.
 func machine() string {
 	model := "an unknown processor"
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {

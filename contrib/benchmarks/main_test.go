@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A row of the tables is worth something only if the contender did the work.
+// A figure counts only if the contender really authenticates and limits.
 func TestEveryContenderAdmitsAndRefuses(t *testing.T) {
 	p := populate(3)
 	for _, c := range contenders() {

@@ -9,8 +9,8 @@ import (
 	"strconv"
 )
 
-// A process is this program, started again for a role. It is asked in lines of
-// JSON, and ends when its input does.
+// A process is this program, started again in a role. It reads questions as lines of
+// JSON and ends when its input ends.
 type process struct {
 	command *exec.Cmd
 	in      io.WriteCloser
@@ -21,8 +21,8 @@ type process struct {
 // anywhere lets the system choose the core of a process.
 const anywhere = -1
 
-// start starts the program with the flags of a role, on one core if one is
-// given.
+// start starts the program with the flags of a role, pinned to a core unless core is
+// anywhere.
 func start(core int, flags ...string) (*process, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -79,5 +79,5 @@ func answer[Q, A any](reply func(Q) (A, error)) error {
 	}
 }
 
-// tell writes the first line of a role, which nobody has asked for.
+// tell writes the first line of a role, before any question.
 func tell(v any) error { return json.NewEncoder(os.Stdout).Encode(v) }

@@ -15,12 +15,12 @@ const (
 	endResults   = "<!-- end of results -->\n"
 )
 
-// publish writes the report into the README beside this file, and the charts
-// beside that.
+// publish writes the report into the README in the folder of this file, and the charts
+// into the same folder.
 func (r *results) publish(report string) error {
 	_, source, _, ok := runtime.Caller(0)
 	if !ok {
-		return errors.New("-write: the folder of the program is not known")
+		return errors.New("-write: cannot find the folder of the program")
 	}
 	folder := filepath.Dir(source)
 	path := filepath.Join(folder, "README.md")
@@ -55,18 +55,18 @@ func (r *results) publish(report string) error {
 	return os.WriteFile(path, []byte(before+beginResults+"\n"+pictures+report+"\n"+endResults+after), 0o644)
 }
 
-// margin leaves room for viewers that have no Roboto, whose font may be wider
-// than the one that the texts are measured in.
+// margin leaves room for viewers without the font Roboto, in which the texts are
+// measured. Their font may be wider.
 const margin = "\u2003\u2003"
 
-// A chart has a bar for each contender that limits, and each cell.
+// A chart has a bar for each cell of each contender that limits.
 type chart struct {
 	file, title string
 	cells       []cell
 	measure     measure
 }
 
-// draw returns nil if nothing was measured of it.
+// draw draws the chart. It returns nil if none of its cells was measured.
 func (r *results) draw(c chart) ([]byte, error) {
 	var names []string
 	values := make([][]float64, len(c.cells))

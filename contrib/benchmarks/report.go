@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// markdown is the report: what stands between the README's markers.
+// markdown returns the report, which goes between the README's markers.
 func (r *results) markdown() string {
 	var b strings.Builder
 	o := r.options
@@ -31,7 +31,7 @@ func (r *results) markdown() string {
 	return b.String()
 }
 
-// A table is written as Markdown.
+// A table is a Markdown table.
 type table struct {
 	head []string
 	rows [][]string
@@ -48,7 +48,7 @@ func (t *table) write(b *strings.Builder) {
 	}
 }
 
-// number has three digits that count.
+// number formats v with up to three significant digits.
 func number(v float64) string {
 	if v == 0 {
 		return "0"
@@ -80,11 +80,11 @@ var demandTitles = map[string]string{
 	"loopback uniform": "10,000 senders",
 }
 
-// summary is senderauth in parts of the fastest peer with rate fields.
+// summary writes the ratios of senderauth to the fastest peer with rate fields.
 func (r *results) summary(b *strings.Builder) {
 	columns := []cell{{nil, "one", 1}, {nil, "zipf", 1}, {nil, "uniform", 1}, {nil, "uniform", 8}}
-	b.WriteString("\n### senderauth in parts of the fastest peer that sends rate fields\n\n" +
-		"The ratio is the median over the rounds. In brackets: in parts of the code by hand, which sends none.\n\n")
+	b.WriteString("\n### senderauth compared with the fastest peer that sends rate fields\n\n" +
+		"Time of senderauth divided by that of the peer: the median of the ratios of all rounds. In brackets: divided by that of the code by hand, which sends no rate fields.\n\n")
 	for _, fields := range []int{1, 3} {
 		t := table{head: []string{""}}
 		peers := make([]*contender, len(columns))
@@ -114,7 +114,7 @@ func (r *results) summary(b *strings.Builder) {
 		}
 		t.row(names...)
 		if fields == 3 {
-			b.WriteString("\nOf the peers that also tell when the quota is back:\n\n")
+			b.WriteString("\nAmong the peers that also say when the quota resets:\n\n")
 		}
 		t.write(b)
 	}
@@ -133,7 +133,7 @@ func (r *results) inParts(c cell, of *contender) string {
 	return text
 }
 
-// admitted is the time of a request by the number of processors.
+// admitted writes the time of a request by the number of processors.
 func (r *results) admitted(b *strings.Builder, demand string) {
 	fmt.Fprintf(b, "\n### Admitted: %s\n\nNanoseconds for each request, median (least–most).\n\n", demandTitles[demand])
 	t := table{head: []string{"", "serial"}}
@@ -150,9 +150,9 @@ func (r *results) admitted(b *strings.Builder, demand string) {
 	t.write(b)
 }
 
-// memory is what a request allocates and a sender holds.
+// memory writes what a request allocates and how much a sender keeps allocated.
 func (r *results) memory(b *strings.Builder) {
-	b.WriteString("\n### Memory\n\nAllocated for each request of one sender, and held for each of 100,000 senders beside the key store.\n\n")
+	b.WriteString("\n### Memory\n\nAllocated for each request of one sender, and held for each of 100,000 senders, without the key store.\n\n")
 	t := table{head: []string{"", "bytes allocated", "objects", "bytes held"}}
 	for _, c := range r.contenders {
 		one := cell{c, "one", 1}
@@ -171,7 +171,7 @@ func (r *results) memory(b *strings.Builder) {
 }
 
 func (r *results) refusals(b *strings.Builder) {
-	b.WriteString("\n### Refused\n\nNanoseconds for each request, serial, median (least–most). The answer is part of it; the bad keys are 1,024, over and over.\n\n")
+	b.WriteString("\n### Refused\n\nNanoseconds for each request, serial, median (least–most). The time includes writing the response. There are 1,024 bad keys, which repeat.\n\n")
 	t := table{head: []string{""}}
 	for _, s := range refusalNames {
 		t.head = append(t.head, demandTitles[s])
@@ -189,15 +189,15 @@ func (r *results) refusals(b *strings.Builder) {
 	t.write(b)
 }
 
-// loopback is the server's share of the bare handler's requests, and its
+// loopback writes the throughput of each server relative to the bare handler, and its
 // processor time.
 func (r *results) loopback(b *strings.Builder) {
 	if r.options.load == 0 {
 		return
 	}
 	fmt.Fprintf(b, "\n### Over loopback\n\nA server of net/http on one core, the load on the other, %d connections, %v for each figure of a round. "+
-		"Requests per second in parts of the handler alone, median (least–most), and microseconds of the server's processor for each request. "+
-		"“Busy” is the part of its core that the server used with one sender: what is below 1 was waiting for the load.\n\n", connections, r.options.load)
+		"Requests per second relative to the handler alone, median (least–most), and microseconds of the server's processor time for each request. "+
+		"“Busy” is the fraction of its core that the server used with one sender. Below 1 it waited for the load.\n\n", connections, r.options.load)
 	t := table{head: []string{""}}
 	for _, d := range loopbackDemands {
 		title := demandTitles["loopback "+d]
@@ -226,11 +226,10 @@ func (r *results) loopback(b *strings.Builder) {
 	t.write(b)
 }
 
-// properties is what the contenders do, as their answers showed, and what they
-// lack.
+// properties writes what the contenders do, as their answers show, and what they lack.
 func (r *results) properties(b *strings.Builder) {
 	b.WriteString("\n### What each does, and lacks\n\n" +
-		"Rate fields, Retry-After and the type of a refusal are those of the answers in this run, for a limit of one request in 10,000 hours.\n\n")
+		"The rate fields, Retry-After and the type of a 429 come from responses of this run, with a limit of one request in 10,000 hours.\n\n")
 	t := table{head: []string{"", "limit", "rate fields", "Retry-After", "type of a 429", "lacks"}}
 	for _, c := range r.contenders {
 		f := r.facts[c]
@@ -240,7 +239,7 @@ func (r *results) properties(b *strings.Builder) {
 	t.write(b)
 }
 
-// versions are those of the modules that were measured.
+// versions writes the versions of the measured modules.
 func (r *results) versions(b *strings.Builder) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -15,7 +15,7 @@ type results struct {
 	took       time.Duration
 }
 
-// A cell is one place of the tables.
+// A cell is one cell of the tables.
 type cell struct {
 	contender  *contender
 	scenario   string
@@ -31,13 +31,12 @@ func (r *results) add(c *contender, t turn, s score) {
 	r.scores[at] = append(r.scores[at], s)
 }
 
-// A measure is what a table shows of a score.
+// A measure computes the figure that a table shows from a score.
 type measure func(score) float64
 
-// nanoseconds is the time of a request. On one processor it is the processor
-// time of the process, which another process that takes its turn on the core
-// does not lengthen. On several it is the time between two requests, because
-// waiting for a lock counts.
+// nanoseconds measures the time of a request. On one processor it is the processor time
+// of the process, to which other processes on the core add nothing. On several it is the
+// wall-clock time between two requests, because waiting for a lock counts.
 func nanoseconds(processors int) measure {
 	return func(s score) float64 {
 		if processors == 1 {
@@ -47,7 +46,7 @@ func nanoseconds(processors int) measure {
 	}
 }
 
-// A spread is the middle of some values, and their ends.
+// A spread is the median, the minimum and the maximum of some values.
 type spread struct{ median, least, most float64 }
 
 func spreadOf(values []float64) (spread, bool) {
@@ -62,7 +61,7 @@ func spreadOf(values []float64) (spread, bool) {
 	return spread{middle, v[0], v[len(v)-1]}, true
 }
 
-// at is the spread of a cell.
+// at returns the spread of a cell over the rounds.
 func (r *results) at(c cell, m measure) (spread, bool) {
 	var values []float64
 	for _, s := range r.scores[c] {
@@ -71,7 +70,7 @@ func (r *results) at(c cell, m measure) (spread, bool) {
 	return spreadOf(values)
 }
 
-// ratio is the spread of c's values, each in parts of that of another contender
+// ratio returns the spread of c's values, each divided by the value of another contender
 // in the same round.
 func (r *results) ratio(c cell, to *contender, m measure) (spread, bool) {
 	base := r.scores[cell{to, c.scenario, c.processors}]
@@ -84,8 +83,8 @@ func (r *results) ratio(c cell, to *contender, m measure) (spread, bool) {
 	return spreadOf(values)
 }
 
-// fastestPeer is the one with the least median of those whose answers have at
-// least as many rate fields.
+// fastestPeer returns the peer with the smallest median among those that send at least
+// this many rate fields.
 func (r *results) fastestPeer(scenario string, processors, fields int) *contender {
 	var fastest *contender
 	var least float64
@@ -101,8 +100,8 @@ func (r *results) fastestPeer(scenario string, processors, fields int) *contende
 	return fastest
 }
 
-// share is the part of a core that the processes had in their serial turns: 1
-// on a machine that does nothing else.
+// share returns the fraction of a core that the processes had in their serial turns. It
+// is 1 on an idle machine.
 func (r *results) share() (spread, bool) {
 	var values []float64
 	for c, scores := range r.scores {

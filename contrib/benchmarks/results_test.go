@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestSpreadIsMedianAndEnds(t *testing.T) {
+func TestSpreadIsMedianMinimumAndMaximum(t *testing.T) {
 	s, ok := spreadOf([]float64{3, 1, 2})
 	assert.True(t, ok)
 	assert.Equal(t, spread{2, 1, 3}, s)
@@ -45,7 +45,7 @@ func TestFastestPeerSendsRateFields(t *testing.T) {
 	assert.Nil(t, r.fastestPeer("zipf", 1, 1))
 }
 
-func TestNumberHasThreeDigits(t *testing.T) {
+func TestNumberHasThreeSignificantDigits(t *testing.T) {
 	for v, want := range map[float64]string{0: "0", 41.26: "41", 7.14: "7.1", 1234: "1230", 99950: "100000", 528: "528"} {
 		assert.Equal(t, want, number(v), "%v", v)
 	}

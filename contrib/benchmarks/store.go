@@ -7,8 +7,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// A population is the senders that requests come from, each with one key. The
-// same seed makes the same population in every process.
+// A population is a set of senders with one key each. Every process makes the same one,
+// from a fixed seed.
 type population struct{ ids, keys []string }
 
 func populate(senders int) *population {
@@ -21,9 +21,9 @@ func populate(senders int) *population {
 	return p
 }
 
-// A keyStore is where the contenders look a key up: a map by its SHA-256, which
-// is the least that a store of keys in memory should be. It is never changed,
-// so that nobody pays for a lock.
+// A keyStore is the key store of all contenders: a map from the SHA-256 of a key to its
+// sender, which is the least that a key store in memory should do. It never changes, so
+// it needs no lock.
 type keyStore struct{ owners map[[sha256.Size]byte]string }
 
 func newKeyStore(p *population) *keyStore {
@@ -40,8 +40,8 @@ func (s *keyStore) owner(key string) (sender string, ok bool) {
 	return sender, ok
 }
 
-// check reports whether key belongs to the sender, and returns the store's copy
-// of its name.
+// check reports whether key belongs to sender, and returns the store's copy of the
+// sender's ID.
 func (s *keyStore) check(sender, key string) (string, bool) {
 	owner, ok := s.owner(key)
 	return owner, ok && owner == sender

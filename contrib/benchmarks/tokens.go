@@ -29,7 +29,7 @@ var (
 	}
 )
 
-// verifier checks a bearer token, whose subject is the sender.
+// verifier builds a check of a bearer token with the sender as its subject.
 func verifier(method jwt.SigningMethod, key any) func(site) (handlers, error) {
 	return func(s site) (handlers, error) {
 		parser := jwt.NewParser(jwt.WithValidMethods([]string{method.Alg()}), jwt.WithExpirationRequired())
@@ -51,14 +51,14 @@ func verifier(method jwt.SigningMethod, key any) func(site) (handlers, error) {
 	}
 }
 
-// tokenExpires is the same for all tokens, so that all are equally long.
+// tokenExpires is the expiry of all tokens, so that all have the same length.
 var tokenExpires = jwt.NewNumericDate(time.Now().Add(24 * time.Hour))
 
 func signer(method jwt.SigningMethod, key any) func(sender string) string {
 	return func(sender string) string {
 		token, err := jwt.NewWithClaims(method, jwt.RegisteredClaims{Subject: sender, ExpiresAt: tokenExpires}).SignedString(key)
 		if err != nil {
-			panic(err) // of a key of the wrong type
+			panic(err) // only if the key has the wrong type
 		}
 		return "Bearer " + token
 	}

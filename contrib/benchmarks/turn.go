@@ -10,32 +10,31 @@ import (
 	"time"
 )
 
-// A turn is one contender's share of a round: requests of a demand, one after
-// the other, by as many goroutines as there are processors.
+// A turn is one contender's part of a round for one scenario: requests of a demand, sent
+// by one goroutine for each processor.
 type turn struct {
 	Scenario   string
 	Processors int
 	Least      time.Duration
 }
 
-// A score is what a turn has measured.
+// A score is the result of a turn.
 type score struct {
 	Requests int
 	Elapsed  time.Duration
-	CPU      time.Duration // of the process
-	Bytes    uint64        // allocated
-	Objects  uint64
-	Wrong    int // answers with another status than the scenario's
+	CPU      time.Duration // processor time of the process
+	Bytes    uint64        // allocated for each request
+	Objects  uint64        // allocated for each request
+	Wrong    int           // responses with an unexpected status
 }
 
-// batch is how many requests a goroutine sends between two looks at the clock.
+// batch is the number of requests that a goroutine sends between two checks of the clock.
 const batch = 64
 
-// run takes the turn. What a contender leaves to the garbage collector is part
-// of its time: a turn begins after a collection and lasts until the end of the
-// first one that is over after t.Least, so that it pays for whole ones only.
-// Where none ends within three times as long, it lasts until the end of the
-// last, or for all of the time.
+// run takes the turn. The time of a contender includes the collection of its garbage, in
+// whole collections: a turn starts after a collection and ends with the first one that
+// finishes after t.Least. If none does within three times t.Least, the score ends with
+// the last collection before that, or with the turn if there was none.
 func (t turn) run(c *contender, h http.Handler, d demand, want int) score {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(t.Processors))
 	var before, after runtime.MemStats
@@ -84,7 +83,7 @@ func (t turn) run(c *contender, h http.Handler, d demand, want int) score {
 	return s
 }
 
-// A paddedCount has a cache line of its own, and the one next to it.
+// A paddedCount fills two cache lines, so that counts do not share one.
 type paddedCount struct {
 	atomic.Int64
 	_ [120]byte
@@ -95,7 +94,7 @@ type stopwatch struct {
 	least    time.Duration
 	count    func() int64
 	start    time.Time
-	used     time.Duration // before the start, of the processors
+	used     time.Duration // processor time before the start
 	sample   []metrics.Sample
 	cycles   uint64
 	requests int64 // at the end of the last collection
@@ -110,11 +109,11 @@ func newStopwatch(least time.Duration, count func() int64) *stopwatch {
 	return w
 }
 
-// cpuTime is what the process has used of all processors.
+// cpuTime returns the processor time that the process has used.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err) // it has no reason to
+		panic(err) // cannot happen with these arguments
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
@@ -124,7 +123,7 @@ func (w *stopwatch) collections() uint64 {
 	return w.sample[0].Value.Uint64()
 }
 
-// running reports whether the turn goes on.
+// running updates the stopwatch and reports whether the turn goes on.
 func (w *stopwatch) running() bool {
 	elapsed := time.Since(w.start)
 	if w.count() == 0 {

@@ -22,7 +22,7 @@ func TestTurnCountsRequestsAndWrongAnswers(t *testing.T) {
 	}
 }
 
-func TestDemandIsReadBackAsItWasWritten(t *testing.T) {
+func TestDemandReturnsItsRequests(t *testing.T) {
 	p := populate(3)
 	for _, c := range []*contender{guardAll, jwtEd25519} {
 		all := demands(c, p)

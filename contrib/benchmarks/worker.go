@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A worker is a contender in a process of its own, so that it has its own heap
-// and garbage collector and no other's. It takes turns when it is told to.
+// A worker is a contender in its own process, so that it shares no heap and no garbage
+// collector with others. It takes a turn for each question.
 type worker struct {
 	contender      *contender
 	admit, limited http.Handler
@@ -16,12 +16,12 @@ type worker struct {
 	facts          facts
 }
 
-// facts are what a contender tells of itself when it is ready.
+// facts are what a worker reports about its contender before the first turn.
 type facts struct {
 	Held    float64 // bytes for each sender
-	HeldKey float64 // those of its credential; 0: not told apart
-	// What its answers show: the names of the rate fields, the Retry-After and
-	// the content type of a 429, the status for a missing key.
+	HeldKey float64 // those of its credential, or 0 if unknown
+	// The responses show the names of the rate fields, the Retry-After and the content
+	// type of a 429, and the status for a missing key.
 	Fields     []string
 	RetryAfter string
 	Type       string
@@ -49,15 +49,16 @@ func newWorker(c *contender, size int) (*worker, error) {
 	return w, nil
 }
 
-// visit is the trivial handler.
+// visit is the work of the handler: it reads the sender.
 func visit(sender string) {
 	if len(sender) != idWidth {
 		panic("no sender")
 	}
 }
 
-// fill has every sender call once, so that no turn is the first, and measures
-// what is held for it. The headers are copies, as a server's are.
+// fill sends one request of every sender, so that every contender has all its state
+// before the first turn, and measures the heap that it keeps. It copies the headers,
+// because a server makes new strings for each request.
 func (w *worker) fill(p *population, h handlers) error {
 	secrets := p.secrets(w.contender)
 	a := newCaller(w.contender)
@@ -65,10 +66,10 @@ func (w *worker) fill(p *population, h handlers) error {
 		before := heap()
 		for i, id := range p.ids {
 			if status := a.call(h, strings.Clone(id), strings.Clone(secrets[i])); status != http.StatusOK {
-				return 0, fmt.Errorf("%s: the first request of a sender is answered with %d", w.contender.id, status)
+				return 0, fmt.Errorf("%s: the first request of a sender got status %d", w.contender.id, status)
 			}
 		}
-		a.call(h, p.ids[0], strings.Clone(secrets[0])) // a holds no other's
+		a.call(h, p.ids[0], strings.Clone(secrets[0])) // release the other senders' strings
 		return (float64(heap()) - float64(before)) / float64(len(p.ids)), nil
 	}
 	var err error
@@ -86,13 +87,14 @@ func (w *worker) fill(p *population, h handlers) error {
 
 func heap() uint64 {
 	runtime.GC()
-	runtime.GC() // the first may leave what was being swept
+	runtime.GC() // completes the sweep of the first
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
 
-// probe sends what no turn has sent yet, and notes the answers.
+// probe sends the request that the limit admits, one over the limit and one without a
+// key, and records facts about the responses.
 func (w *worker) probe() {
 	a := newCaller(w.contender)
 	id, secret := w.demands["limited"].at(0)
@@ -123,7 +125,7 @@ func (w *worker) take(t turn) (score, error) {
 	}
 	s := t.run(w.contender, h, w.demands[t.Scenario], want)
 	if s.Wrong > 0 {
-		return s, fmt.Errorf("%s, %s: %d requests were not answered with %d", w.contender.id, t.Scenario, s.Wrong, want)
+		return s, fmt.Errorf("%s, %s: %d responses without status %d", w.contender.id, t.Scenario, s.Wrong, want)
 	}
 	return s, nil
 }

@@ -21,16 +21,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An application is the test application that the head of vectors.json
-// describes, behind a guard in one of its configurations.
+// An application is the test application that the start of vectors.json describes,
+// behind a guard in one of its configurations.
 type application struct {
 	suite   *suite
 	store   *store
 	cache   *senderauth.Cache
 	limiter *senderauth.MemoryLimiter
 	handler http.Handler
-	calls   atomic.Int32 // of the application's handlers
-	log     io.Writer    // everything that is ever logged
+	calls   atomic.Int32 // calls of the application's handlers
+	log     io.Writer    // gets everything that is logged
 }
 
 const (
@@ -72,14 +72,14 @@ func newApplication(t *testing.T, s *suite, config, storeExtra string, out io.Wr
 		cfg.Limiter = brokenLimiter{}
 		cfg.FailClosed = true
 	default:
-		t.Fatalf("configuration %q is not known", config)
+		t.Fatalf("unknown configuration %q", config)
 	}
 	switch storeExtra {
 	case "":
 	case "a sender row with the nil UUID and an active key equal to A.active":
 		a.store.keys[s.Credentials["A.active"].Key] = record{owner: "00000000-0000-0000-0000-000000000000"}
 	default:
-		t.Fatalf("store_extra %q is not known", storeExtra)
+		t.Fatalf("unknown store_extra %q", storeExtra)
 	}
 
 	var err error
@@ -91,7 +91,7 @@ func newApplication(t *testing.T, s *suite, config, storeExtra string, out io.Wr
 	mux := a.routes()
 	guarded := guard.ChargingBy(func(r *http.Request) []string {
 		names := []string{"default"}
-		// What the mux answers itself, a redirect included, is no route.
+		// The handlers of the mux itself, such as that of a redirect, are no routes.
 		if h, _ := mux.Handler(r); h != nil {
 			if rt, ok := h.(route); ok {
 				names[0] = rt.limit
@@ -108,7 +108,7 @@ func newApplication(t *testing.T, s *suite, config, storeExtra string, out io.Wr
 			a.answer(w, r)
 			return
 		}
-		// A layer outside that has described a representation already.
+		// Act as an outer layer that has already set fields of another representation.
 		w.Header().Set("ETag", `"v1"`)
 		w.Header().Set("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
 		w.Header().Set("Accept-Ranges", "bytes")
@@ -120,7 +120,7 @@ func newApplication(t *testing.T, s *suite, config, storeExtra string, out io.Wr
 	return a
 }
 
-// A route is a handler of the application and the limit that it is charged.
+// A route is a handler of the application and the name of the limit to charge for it.
 type route struct {
 	limit string
 	http.Handler
@@ -185,14 +185,14 @@ func (a *application) answer(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// observe logs an event in every way at hand.
+// observe logs an event and its context as text and as JSON.
 func (a *application) observe(ctx context.Context, e senderauth.Event) {
 	fmt.Fprintf(a.log, "%+v %#v\n", e, e)
 	slog.New(slog.NewJSONHandler(a.log, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true})).
 		DebugContext(ctx, "decision", "event", e, "err", e.Err, "context", fmt.Sprintf("%+v", ctx))
 }
 
-// serve runs a server for the time of f, which gets its address.
+// serve runs a server while it calls f with the server's address.
 func (a *application) serve(t *testing.T, f func(addr string)) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -227,11 +227,10 @@ func allowOrigin(next http.Handler) http.Handler {
 type brokenLimiter struct{}
 
 func (brokenLimiter) Take(context.Context, string, []senderauth.Charge) ([]senderauth.Balance, error) {
-	return nil, errors.New("the limiter's engine is down")
+	return nil, errors.New("the limiter is down")
 }
 
-// A store is a Validator with the credentials of the suite in the states that
-// the suite gives them.
+// A store is a Validator with the credentials of the suite, in their states.
 type store struct {
 	mu      sync.Mutex
 	mode    string // "ok", "error", "block", "panic"
@@ -239,7 +238,7 @@ type store struct {
 	lookups int
 }
 
-// A record is a key that is there, and active between from and until.
+// A record is a key of the store that is active between from and until.
 type record struct {
 	name, owner   string
 	from, until   time.Time
@@ -256,12 +255,12 @@ func newStore(t *testing.T, s *suite) *store {
 
 var keyState = regexp.MustCompile(`^(active|rotated|disabled|inactive|deleted|never issued|absent)\b(?:.*(expires_at|grace_until|valid_from) = now([+-]\d+s)?$)?`)
 
-// put gives a credential a state, in the words of the suite.
+// put sets the state of a credential. state is in the words of the suite.
 func (st *store) put(t *testing.T, s *suite, name, state string) {
 	c, ok := s.Credentials[name]
-	require.True(t, ok, "credential %q is not known", name)
+	require.True(t, ok, "unknown credential %q", name)
 	m := keyState.FindStringSubmatch(state)
-	require.NotNil(t, m, "state %q is not known", state)
+	require.NotNil(t, m, "unknown state %q", state)
 	at := time.Now()
 	if m[3] != "" {
 		d, err := time.ParseDuration(m[3])
@@ -292,7 +291,7 @@ func (st *store) set(mode string) {
 	st.mode = mode
 }
 
-// takeLookups returns how often the store was asked since it was called last.
+// takeLookups returns the number of lookups since the last call of takeLookups.
 func (st *store) takeLookups() int {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -315,8 +314,8 @@ func (st *store) Validate(ctx context.Context, c senderauth.Credentials) (sender
 		<-ctx.Done()
 		return senderauth.Sender{}, ctx.Err()
 	case mode == "panic":
-		// The worst that a store can do: the guard has to keep this to itself.
-		panic(fmt.Errorf("look-up of key %s failed", c.APIKey))
+		// The worst that a store can do. The guard must not pass the key on.
+		panic(fmt.Errorf("lookup of key %s failed", c.APIKey))
 	case !found, now.Before(r.from), !r.until.IsZero() && !now.Before(r.until):
 		return senderauth.Sender{}, senderauth.ErrInvalidKey
 	case c.SenderID != r.owner:

@@ -27,7 +27,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// Somebody without an active key must not learn whether a sender exists.
+// A client without an active key must not learn whether a sender exists.
 func TestUnknownKeyIsAnsweredAlikeForAnySender(t *testing.T) {
 	s := load(t)
 	unknown := s.run(t, s.vector("st-unknown-sender-unknown-key"), io.Discard)
@@ -35,30 +35,29 @@ func TestUnknownKeyIsAnsweredAlikeForAnySender(t *testing.T) {
 	require.Equal(t, unknown.received.String(), existing.received.String())
 }
 
-// run brings about what the vector presupposes, sends it and checks everything
-// that it expects.
+// run sets up the vector's precondition, sends the vector and checks everything that
+// it expects.
 //
-// It does so in a bubble of testing/synctest. A goroutine that waits for the
-// network is not durably blocked, so that the bubble's clock stands still while
-// a listener is open: bucket levels are exact to the nanosecond and a key that
-// expires now has expired, however slow the machine. Between two servers the
-// clock moves, at once, for as long as somebody sleeps. A deadline of a
-// connection is kept in real time.
+// It does so in a bubble of testing/synctest. The bubble's clock stands still while a
+// listener is open, because a goroutine that waits for the network is not durably
+// blocked. Levels of buckets are therefore exact to the nanosecond, and a key that
+// expires now has expired, however slow the machine is. Between two servers a sleep
+// moves the clock at once. Deadlines of connections use real time.
 func (s *suite) run(t *testing.T, v *vector, out io.Writer) (x *exchange) {
 	t.Helper()
 	if v.Config == "store-timeout" {
-		// Here a timer has to fire while the server runs.
+		// This vector needs a timer that fires while the server runs.
 		return s.check(t, v, out)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		// The bubble's clock starts in 2000, when Unix time had nine digits.
+		// The bubble's clock starts in 2000, when Unix time had nine digits instead of ten.
 		time.Sleep(time.Until(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)))
 		start := time.Now()
 		x = s.check(t, v, out)
 		if len(v.Precondition.Steps)+len(v.Precondition.Limiter) == 0 {
-			require.Equal(t, start, time.Now(), "the clock has moved")
+			require.Equal(t, start, time.Now(), "the clock must not move")
 		}
-		time.Sleep(time.Second) // net/http has closed connections whose body did not come
+		time.Sleep(time.Second) // lets net/http close connections that still wait for a body
 	})
 	return x
 }
@@ -98,8 +97,8 @@ func lines(s string) string {
 	return b.String()
 }
 
-// send sends the vector to a server of its own, so that none is open between
-// two requests. What is remembered is the application's.
+// send sends the vector to a new server, so that no listener is open between two
+// requests. Cache and buckets belong to the application and outlive the server.
 func (a *application) send(t *testing.T, v *vector) (x *exchange, err error) {
 	a.serve(t, func(addr string) { x, err = v.exchange(addr) })
 	return x, err
@@ -131,12 +130,12 @@ func (a *application) step(t *testing.T, v *vector, st step) {
 		require.False(t, r.until.IsZero(), "the key of %s does not expire", v.ID)
 		time.Sleep(time.Until(r.until))
 	default:
-		t.Fatalf("the step %+v is not known", st)
+		t.Fatalf("unknown step %+v", st)
 	}
 }
 
-// setLevels brings buckets to their levels: it takes whole tokens, the buckets
-// that need the longest time for their fraction first, and waits.
+// setLevels brings buckets to their levels. It takes whole tokens and then waits for
+// the fraction, starting with the buckets that need the longest wait.
 func (a *application) setLevels(t *testing.T, levels []level) {
 	type due struct {
 		level
@@ -147,7 +146,7 @@ func (a *application) setLevels(t *testing.T, levels []level) {
 	var all []due
 	for _, l := range levels {
 		p, ok := a.suite.Policies[l.Policy]
-		require.True(t, ok, "policy %q is not known", l.Policy)
+		require.True(t, ok, "unknown policy %q", l.Policy)
 		if p.limit == senderauth.Blocked() {
 			require.Zero(t, l.Tokens)
 			continue
@@ -172,7 +171,7 @@ func (a *application) setLevels(t *testing.T, levels []level) {
 	}
 }
 
-// level is the number of tokens in a bucket, with its fraction.
+// level returns the number of tokens in a bucket, with its fraction.
 func (a *application) level(t *testing.T, senderID, policy string) float64 {
 	l := a.suite.Policies[policy].limit
 	b, err := a.limiter.Take(t.Context(), senderID, []senderauth.Charge{{Name: policy, Limit: l}})
@@ -185,7 +184,7 @@ func (a *application) level(t *testing.T, senderID, policy string) float64 {
 
 type bucket struct{ sender, policy string }
 
-// levels are those of every bucket of every sender of the suite.
+// levels returns the level of every bucket of every sender in the suite.
 func (a *application) levels(t *testing.T) map[bucket]float64 {
 	all := map[bucket]float64{}
 	for _, sender := range a.suite.Senders {
@@ -196,8 +195,8 @@ func (a *application) levels(t *testing.T) map[bucket]float64 {
 	return all
 }
 
-// checkEffects compares what the request did: calls of the handler, look-ups,
-// and tokens taken from each bucket.
+// checkEffects checks what the request did: calls of the handler, lookups, and tokens
+// taken from each bucket.
 func (a *application) checkEffects(t *testing.T, v *vector, x *exchange, before map[bucket]float64, report func(string, ...any)) {
 	if called := a.calls.Load() > 0; called != v.Expect.HandlerCalled {
 		report("handler called: %v, want %v", called, v.Expect.HandlerCalled)
@@ -206,10 +205,10 @@ func (a *application) checkEffects(t *testing.T, v *vector, x *exchange, before 
 		report("the handler was called %d times", n)
 	}
 	if n := a.store.takeLookups(); n > 0 && v.decidedByForm() {
-		report("the store was asked %d times for what needs no look-up", n)
+		report("%d lookups for a request that needs none", n)
 	}
 
-	// Units are taken from one bucket, and in two-policies from daily as well.
+	// One bucket is charged, and in the configuration two-policies daily as well.
 	want := map[bucket]float64{}
 	if n := v.Expect.QuotaConsumed; n > 0 {
 		sender := strings.ToLower(presented(x.sent.String(), "x-sender-id"))
@@ -221,24 +220,24 @@ func (a *application) checkEffects(t *testing.T, v *vector, x *exchange, before 
 			want[b] = float64(n) / float64(len(buckets))
 		}
 		if _, ok := before[buckets[0]]; !ok {
-			report("the runner found no bucket of %v", buckets[0])
+			report("there is no bucket %v", buckets[0])
 		}
 	}
 	after := a.levels(t)
 	for _, b := range slices.SortedFunc(maps.Keys(before), func(x, y bucket) int { return strings.Compare(x.sender+x.policy, y.sender+y.policy) }) {
 		if took := before[b] - after[b]; math.Abs(took-want[b]) > 1e-6 {
-			report("%.6f units taken from %q of %s, want %v", took, b.policy, b.sender, want[b])
+			report("%.6f tokens taken from %q of %s, want %v", took, b.policy, b.sender, want[b])
 		}
 	}
 	if len(want) == 0 && len(v.Precondition.Limiter)+len(v.Precondition.Steps) == 0 {
 		if n := a.limiter.Len(); n != 0 {
-			report("%d senders have a bucket", n)
+			report("%d senders have a bucket, want none", n)
 		}
 	}
 }
 
-// presented is the value of the first field of this name in a message, without
-// the space around it.
+// presented returns the value of the first field with this name in a message, without
+// surrounding space.
 func presented(message, name string) string {
 	m := regexp.MustCompile(`(?im)^` + name + `:[ \t]*([^\r\n]*)`).FindStringSubmatch(message)
 	if m == nil {
@@ -247,12 +246,12 @@ func presented(message, name string) string {
 	return strings.TrimRight(m[1], " \t")
 }
 
-// decidedByForm reports a request that is refused without a look-up.
+// decidedByForm reports whether the request is refused without a lookup.
 func (v *vector) decidedByForm() bool {
 	e := &v.Expect
 	switch {
 	case v.Precondition.CheckResponse > 1:
-		return false // another request was on the connection
+		return false // an earlier request on the connection may cause a lookup
 	case e.Layer == "net/http", e.Status == http.StatusForbidden:
 		return true
 	case e.Status != http.StatusUnauthorized || e.Detail == nil:
@@ -310,14 +309,14 @@ func (v *vector) checkBody(x *exchange, report func(string, ...any)) {
 	e := &v.Expect
 	if length := x.header.Get("Content-Length"); v.Method == http.MethodHead && v.RawRequest == "" {
 		if len(x.body) > 0 {
-			report("a body of %d bytes for HEAD", len(x.body))
+			report("the response to HEAD has a body of %d bytes", len(x.body))
 		}
 		return
 	} else if length != "" && length != strconv.Itoa(len(x.body)) {
-		report("Content-Length %s and %d bytes", length, len(x.body))
+		report("Content-Length is %s for a body of %d bytes", length, len(x.body))
 	}
 	if e.ProblemJSON {
-		// The members in the order of the guide.
+		// The members must be in this order.
 		p := struct {
 			Status int     `json:"status"`
 			Title  string  `json:"title"`
@@ -340,7 +339,7 @@ func (v *vector) checkBody(x *exchange, report func(string, ...any)) {
 			report("Content-Type %q", ct)
 		}
 	} else if e.Detail != nil {
-		report("the runner does not know how to check detail without problem_json")
+		report("the vector expects a detail but no problem_json")
 	}
 	if len(e.JSON) > 0 {
 		var got map[string]any
@@ -355,8 +354,8 @@ func (v *vector) checkBody(x *exchange, report func(string, ...any)) {
 	}
 }
 
-// checkPolicies compares RateLimit-Policy, where it is sent, with what the
-// suite says that a policy advertises.
+// checkPolicies compares RateLimit-Policy, if the response has it, with the parameters
+// that the suite expects for each policy.
 func (s *suite) checkPolicies(x *exchange, report func(string, ...any)) {
 	lines := x.header.Values("RateLimit-Policy")
 	if len(lines) == 0 {

@@ -13,17 +13,18 @@ import (
 	"time"
 )
 
-// An exchange is what went over a connection, and what it means.
+// An exchange is the bytes sent and received on a connection, and the response that
+// they contain.
 type exchange struct {
 	sent, received bytes.Buffer
 
-	status int // 0: the stream was reset
+	status int // 0 if the stream was reset
 	header http.Header
 	body   []byte
-	reset  string // the code of the RST_STREAM of HTTP/2
+	reset  string // the error code of an HTTP/2 RST_STREAM
 }
 
-// patience is how long a connection may take for everything.
+// patience bounds the whole exchange on a connection.
 const patience = 20 * time.Second
 
 func (v *vector) exchange(addr string) (*exchange, error) {
@@ -40,7 +41,7 @@ func (v *vector) exchange(addr string) (*exchange, error) {
 	return x, x.h1(conn.(*net.TCPConn), v)
 }
 
-// wire is the request of an HTTP/1 vector.
+// wire returns the request of an HTTP/1 vector as it is sent.
 func (v *vector) wire() string {
 	if v.RawRequest != "" {
 		return v.RawRequest
@@ -70,10 +71,9 @@ func (v *vector) wire() string {
 	return b.String()
 }
 
-// h1 sends the vector, reads the responses that the connection must carry, of
-// which one is to be checked, and makes sure that no other follows. The
-// connection is half-closed only after them: the end of the input would make
-// net/http give up a request.
+// h1 sends the vector, reads the responses that must follow, keeps the one to check,
+// and makes sure that nothing comes after them. It half-closes the connection only
+// then, because net/http would cancel a request at the end of its input.
 func (x *exchange) h1(conn *net.TCPConn, v *vector) error {
 	x.sent.WriteString(v.wire())
 	if _, err := conn.Write(x.sent.Bytes()); err != nil {
@@ -106,7 +106,7 @@ func (x *exchange) h1(conn *net.TCPConn, v *vector) error {
 		return err
 	}
 	if len(rest) > 0 {
-		return errors.New("more follows the response")
+		return errors.New("there is more data after the response")
 	}
 	return nil
 }

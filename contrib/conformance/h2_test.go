@@ -13,9 +13,9 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// h2 sends the vector as stream 1 of a connection with prior knowledge, frame
-// by frame: a client of a library would refuse to send most of what the
-// vectors are about. The exchange records it in the form of HTTP/1.
+// h2 sends the vector frame by frame as stream 1 of an HTTP/2 connection with prior
+// knowledge, because a client library would refuse to send most vectors. The exchange
+// records it in the form of HTTP/1.
 func (x *exchange) h2(conn net.Conn, v *vector) error {
 	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
 		return err
@@ -63,7 +63,7 @@ func (x *exchange) h2(conn net.Conn, v *vector) error {
 	return x.readH2(f)
 }
 
-// readH2 reads to the end of stream 1.
+// readH2 reads frames until stream 1 ends.
 func (x *exchange) readH2(f *http2.Framer) error {
 	for {
 		frame, err := f.ReadFrame()

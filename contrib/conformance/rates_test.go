@@ -22,7 +22,7 @@ const maxInteger = 999_999_999_999_999
 // maxTokens is the largest Requests and Burst of a Limit.
 const maxTokens = 1_000_000_000
 
-// A recorder is a Limiter that remembers the last call.
+// A recorder is a Limiter that records its last call.
 type recorder struct {
 	*senderauth.MemoryLimiter
 	charges  []senderauth.Charge
@@ -35,8 +35,8 @@ func (l *recorder) Take(ctx context.Context, senderID string, charges []senderau
 	return balances, err
 }
 
-// FuzzRateFields charges three limits, one of which the sender overrides, and
-// reads the fields back as the Lists of RFC 9651.
+// FuzzRateFields charges three limits, one of them overridden by the sender, and
+// parses the fields as Lists of RFC 9651.
 func FuzzRateFields(f *testing.F) {
 	const day = int64(24 * time.Hour)
 	f.Add("messages", "sensitive", 200, int64(time.Minute), 50, 10, int64(time.Minute), uint8(0), uint8(1))
@@ -56,7 +56,7 @@ func FuzzRateFields(f *testing.F) {
 		}
 		names := []string{"default", a, b}
 		if len(limits) < len(names) {
-			return // one name overwrote another
+			return // two names are the same
 		}
 		limiter := &recorder{MemoryLimiter: senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{})}
 		sender := senderauth.Sender{ID: "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11"}
@@ -88,7 +88,7 @@ func FuzzRateFields(f *testing.F) {
 			before := time.Now()
 			h.ServeHTTP(w, r)
 			if limiter.charges == nil {
-				// An override that is no limit fails closed.
+				// An invalid override fails closed.
 				require.Equal(t, uint8(1), override%4)
 				require.Equal(t, http.StatusInternalServerError, w.Code)
 				require.Empty(t, w.Header().Values("RateLimit"))
@@ -99,7 +99,7 @@ func FuzzRateFields(f *testing.F) {
 	})
 }
 
-// printable reports a name that Config.Limits may have.
+// printable reports whether s may be a name in Config.Limits.
 func printable(s string) bool {
 	for i := range len(s) {
 		if s[i] < 0x20 || s[i] > 0x7e {
@@ -156,14 +156,14 @@ func requireFields(t *testing.T, h http.Header, names []string, l *recorder, bef
 	require.Len(t, h.Values("X-RateLimit-Reset"), 1)
 	reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64)
 	require.NoError(t, err)
-	// The nanoseconds of a time that far ahead do not fit its type.
+	// Compare seconds, because a time that far ahead has no UnixNano.
 	seconds := int64(tightest.balance.ResetAfter / time.Second)
 	require.GreaterOrEqual(t, reset, before.Unix()+seconds)
 	require.LessOrEqual(t, reset, time.Now().Unix()+seconds+2)
 }
 
-// requireNext compares t with the time at which the next whole token is there:
-// what is missing from a full bucket, less the tokens behind that one.
+// requireNext compares next, a parameter t, with the time until the next whole token:
+// the time until the bucket is full, less that of the tokens after the next one.
 func requireNext(t *testing.T, l senderauth.Limit, b senderauth.Balance, next int64) {
 	t.Helper()
 	require.GreaterOrEqual(t, next, int64(1))
@@ -172,7 +172,7 @@ func requireNext(t *testing.T, l senderauth.Limit, b senderauth.Balance, next in
 	behind.Quo(behind, big.NewInt(int64(l.Requests)))
 	after := new(big.Int).Sub(big.NewInt(int64(b.ResetAfter)), behind)
 	if b.ResetAfter == math.MaxInt64 || after.Cmp(big.NewInt((int64(l.Per)-1)/int64(l.Requests)+1)) > 0 {
-		// Longer than a Duration, or kept in coarser ticks.
+		// ResetAfter does not fit a Duration, or is rounded to coarser units.
 		require.Equal(t, refill(l, 1), next)
 		return
 	}
@@ -184,7 +184,7 @@ type item struct {
 	params map[string]int64
 }
 
-// list reads a field as a List of Strings with Integers as parameters.
+// list parses a field as a List of Strings with Integer parameters.
 func list(t *testing.T, h http.Header, name string) []item {
 	t.Helper()
 	require.Len(t, h.Values(name), 1)
@@ -219,7 +219,7 @@ func burst(l senderauth.Limit) int64 {
 	return int64(l.Burst)
 }
 
-// refill is the whole seconds in which n tokens flow back, at least 1, in exact
+// refill returns the whole seconds in which n tokens flow back, at least 1, in exact
 // arithmetic.
 func refill(l senderauth.Limit, n int64) int64 {
 	ns := new(big.Int).Mul(big.NewInt(n), big.NewInt(int64(l.Per)))

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lockedBuffer is a buffer that many may write to.
+// lockedBuffer is a buffer for several writers at once.
 type lockedBuffer struct {
 	mu sync.Mutex
 	bytes.Buffer
@@ -27,13 +27,12 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// window is the length of the parts of keys that must not be found: eight bytes
-// of a random UUID do not come about by chance.
+// window is the length of the parts of keys that no output may contain. Eight
+// characters of a random UUID do not occur by chance.
 const window = 8
 
-// The output of a run of all vectors (the server's log, each event and context
-// in every verb and as JSON, and what was sent to the clients) has no key and
-// no part of one.
+// Run all vectors and search all output for keys and parts of keys: the server's log,
+// each event and context as text and as JSON, and the responses.
 func TestNoKeyInAnyOutput(t *testing.T) {
 	s := load(t)
 	var out lockedBuffer
@@ -43,7 +42,7 @@ func TestNoKeyInAnyOutput(t *testing.T) {
 			out.Write(x.received.Bytes())
 		})
 	}
-	// What is searched does tell of what happened.
+	// The output is not empty: it reports every outcome.
 	for _, outcome := range []string{"admitted", "missing_key", "missing_sender", "invalid_sender", "invalid_key", "mismatch", "limited", "insecure", "unavailable", "failed"} {
 		require.Contains(t, out.String(), `"outcome":"`+outcome+`"`)
 	}
@@ -54,14 +53,13 @@ func TestNoKeyInAnyOutput(t *testing.T) {
 	for _, key := range keys {
 		for _, part := range s.parts(key) {
 			if form := output.find(part); form != "" {
-				t.Errorf("the output has %q of the key %q, %s", part, key, form)
+				t.Errorf("the output contains %q of the key %q, %s", part, key, form)
 			}
 		}
 	}
 }
 
-// The search finds what it is to find.
-func TestSearchFindsKeys(t *testing.T) {
+func TestSearchFindsEncodedKeys(t *testing.T) {
 	const key = "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01"
 	part := key[9:17]
 	for _, said := range []string{
@@ -77,8 +75,8 @@ func TestSearchFindsKeys(t *testing.T) {
 	require.Empty(t, output.find(part))
 }
 
-// presentedKeys are all that a client sends as a key, by whatever way, and all
-// that the store holds.
+// presentedKeys returns everything that a client sends as a key, in any part of a
+// request, and every key of the store.
 func (s *suite) presentedKeys() []string {
 	seen := map[string]bool{}
 	for _, c := range s.Credentials {
@@ -87,7 +85,7 @@ func (s *suite) presentedKeys() []string {
 	field := regexp.MustCompile(`(?i)x[-_.]?api[-_.]?key2?["'=: ]+([^\r\n"&]+)`)
 	for _, v := range s.Vectors {
 		for _, m := range field.FindAllStringSubmatch(v.wire(), -1) {
-			key, _, _ := strings.Cut(m[1], " HTTP/1.") // in the target of a request line
+			key, _, _ := strings.Cut(m[1], " HTTP/1.") // if the key is in a request line
 			seen[key] = true
 		}
 	}
@@ -100,8 +98,8 @@ func (s *suite) presentedKeys() []string {
 	return keys
 }
 
-// parts are the parts of a key that are searched for. Those that a sender's ID
-// has as well are left out: one vector swaps the two, and senders are logged.
+// parts returns the parts of a key to search for. It omits parts that a sender's ID
+// contains as well, because one vector swaps key and ID, and IDs are logged.
 func (s *suite) parts(key string) []string {
 	seen := map[string]bool{}
 	var parts []string
@@ -119,10 +117,10 @@ func (s *suite) parts(key string) []string {
 	return parts
 }
 
-// search finds parts of keys in an output, in its lower case and as it is.
+// search searches an output, both as it is and in lower case.
 type search struct{ lower, exact *suffixarray.Index }
 
-// find returns the form in which the output has the part, or "".
+// find returns how the output encodes the part, or "" if it does not contain it.
 func (s search) find(part string) string {
 	lower := strings.ToLower(part)
 	for form, text := range map[string]string{
@@ -141,7 +139,7 @@ func (s search) find(part string) string {
 	for _, cased := range []string{part, lower, strings.ToUpper(part)} {
 		for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 			for shift := range 3 {
-				// The first and the last character hold bits of neighbours.
+				// Cut the first and last characters, which also encode neighbouring bytes.
 				text := enc.EncodeToString([]byte(strings.Repeat("\x00", shift) + cased))
 				from := (shift*8 + 5) / 6
 				to := (shift + len(cased)) * 8 / 6

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A suite is a file of vectors. All its members are named, the prose too, so
-// that one the runner does not know is an error.
+// A suite is a file of vectors. It names all members, even those with prose only, so
+// that an unknown member is an error.
 type suite struct {
 	Title, Version, Clock, Schema, Judgements, Routes prose
 
@@ -40,7 +40,7 @@ type prose = json.RawMessage
 
 type policy struct {
 	limit     senderauth.Limit
-	advertise string // the parameters in RateLimit-Policy; "": not said
+	advertise string // the parameters in RateLimit-Policy, or "" if they are not checked
 }
 
 func (p *policy) UnmarshalJSON(b []byte) error {
@@ -136,12 +136,12 @@ func (f *field) UnmarshalJSON(b []byte) error {
 	case 3:
 		*f = field{parts[0], parts[2], parts[1]}
 	default:
-		return fmt.Errorf("a field of %d parts", len(parts))
+		return fmt.Errorf("a field has %d parts, want 2 or 3", len(parts))
 	}
 	return nil
 }
 
-// unsentBody is the body that is promised and does not come.
+// unsentBody marks a body that the request announces and never sends.
 const unsentBody = "<never sent>"
 
 // load reads both files. The vectors of more.json use the senders, credentials,
@@ -166,7 +166,7 @@ func load(t testing.TB) *suite {
 	s.Vectors = append(s.Vectors, more.Vectors...)
 	seen := map[string]bool{}
 	for _, v := range s.Vectors {
-		require.False(t, seen[v.ID], "%s is there twice", v.ID)
+		require.False(t, seen[v.ID], "two vectors are called %s", v.ID)
 		seen[v.ID] = true
 		require.Contains(t, []string{"h1", "h2"}, v.Protocol, v.ID)
 		require.Contains(t, []string{"", "x-escapes"}, v.Encoding, v.ID)
@@ -189,8 +189,8 @@ var (
 	repeat = regexp.MustCompile(`^@repeat:(.):([0-9]+)$`)
 )
 
-// decode replaces what the file writes for bytes that JSON cannot hold and for
-// long values.
+// decode replaces the file's escapes for bytes that JSON cannot hold, and its
+// shorthand for long values.
 func (v *vector) decode() {
 	for i := range v.Headers {
 		h := &v.Headers[i]
@@ -215,7 +215,7 @@ func (v *vector) decode() {
 	v.RawRequest = unescape(v.RawRequest)
 }
 
-// has reports whether the vector brings its own field of this name.
+// has reports whether the vector itself sets the field name.
 func (v *vector) has(name string) bool {
 	for _, h := range v.Headers {
 		if strings.EqualFold(h.name, name) {

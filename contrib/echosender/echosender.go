@@ -1,13 +1,13 @@
-// Package echosender puts a guard of senderauth in front of echo handlers, of
-// version 4 and of version 5.
+// Package echosender puts a guard of senderauth in front of handlers of echo, version 4
+// or version 5.
 //
 //	e := echo.New()
 //	e.Use(echosender.Middleware[echo.HandlerFunc](guard.Wrap)) // all routes, and what no route matches
 //	e.POST("/v1/messages", send)
 //
-// A handler finds the sender with [Sender]. A limit of one route is charged by
-// a guard at the route, or by one guard for all that chooses by the route that
-// echo matched, which the request has as its Pattern, as net/http does it:
+// A handler finds the sender with [Sender]. To charge another limit for some routes, put
+// a guard at each of them, or let one guard choose by the matched route. [Middleware]
+// sets the Pattern of the request to that route, as net/http does:
 //
 //	e.Use(echosender.Middleware[echo.HandlerFunc](guard.ChargingBy(func(r *http.Request) []string {
 //		switch r.Method + " " + r.Pattern { // the Pattern is c.Path()
@@ -17,15 +17,14 @@
 //		return []string{"default"}
 //	}).Wrap))
 //
-// Look at the method as well: where a route has the path and not the method,
-// echo names the path of that route all the same, and answers 405.
+// Compare the method as well: if a route matches the path but not the method, echo still
+// reports that route's path, and answers 405.
 //
-// The types of echo's two versions differ, and what is to be done with them
-// does not: the package is generic and requires neither. echo.WrapMiddleware
-// serves as well where no outer middleware looks at the response: it puts a new
-// Response in the place of echo's for the next handler, so that outside, on
-// version 4, the status is 0 after a handler returned an error, and it makes
-// the guard's handler anew for each request.
+// The package is generic and requires neither version of echo, because the two differ in
+// their types only. You can use echo.WrapMiddleware instead if no outer middleware reads
+// the response. It replaces echo's Response for the next handler, so on version 4 an
+// outer middleware sees the status 0 after a handler has returned an error, and it
+// creates the guard's handler again for each request.
 package echosender
 
 import (
@@ -35,8 +34,8 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// Context is what a guard needs of *echo.Context (version 5) and echo.Context
-// (version 4). W is the type of the response, which differs.
+// Context has the methods that a guard needs from *echo.Context (version 5) and
+// echo.Context (version 4). W is the type of the response, which differs between them.
 type Context[W http.ResponseWriter] interface {
 	Request() *http.Request
 	SetRequest(*http.Request)
@@ -44,15 +43,16 @@ type Context[W http.ResponseWriter] interface {
 	Path() string
 }
 
-// Middleware returns mw as a middleware of echo, for an instance, a group or a
-// route; H is echo.HandlerFunc, the rest is inferred. mw is called once, here.
-// Where it calls its next handler, echo's goes on with the request that this
-// one got, which stays c.Request() for the middlewares outside, and its error
-// is returned to them. A refusal is written and no error.
+// Middleware adapts mw, such as the Wrap of a guard, to an instance, a group or a route
+// of echo. Give echo.HandlerFunc for H; the other type parameters are inferred. It calls
+// mw once, now, and not for each request.
 //
-// mw is the Wrap of a guard, or a middleware like it: it calls its next
-// handler on the same goroutine, with the ResponseWriter that it got. Another
-// writer is not used: c.Response() stays as it is.
+// If the handler of mw calls next, echo's next handler runs, and c.Request() returns the
+// request that next got. It stays so for outer middlewares, which also get the error of
+// echo's next handler. A refusal is a written response and no error.
+//
+// The handler of mw must call next on the same goroutine and with the same
+// ResponseWriter. Middleware ignores another writer: c.Response() stays as it is.
 func Middleware[H ~func(C) error, C Context[W], W http.ResponseWriter](mw func(http.Handler) http.Handler) func(H) H {
 	h := mw(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		p := r.Context().Value(passageKey{}).(*passage[H, C])
@@ -65,7 +65,7 @@ func Middleware[H ~func(C) error, C Context[W], W http.ResponseWriter](mw func(h
 			r := c.Request().WithContext(context.WithValue(c.Request().Context(), passageKey{}, p))
 			r.Pattern = c.Path()
 			outer := c.Request()
-			// net/http removes the temporary files of a form that its own request has.
+			// net/http removes the temporary files of its own request's form only.
 			defer func() { outer.MultipartForm = r.MultipartForm }()
 			h.ServeHTTP(c.Response(), r)
 			return p.err
@@ -73,14 +73,14 @@ func Middleware[H ~func(C) error, C Context[W], W http.ResponseWriter](mw func(h
 	}
 }
 
-// Sender returns the sender whose request it is; c is echo's context. The
-// second result is false outside of a guard.
+// Sender returns the sender that a guard stored in c, a context of echo. The boolean is
+// false if there is none.
 func Sender(c interface{ Request() *http.Request }) (senderauth.Sender, bool) {
 	return senderauth.SenderFrom(c.Request().Context())
 }
 
-// A passage is one request on its way through one middleware. The innermost
-// middleware finds its own: each puts it into a context of its own.
+// A passage is one request in one middleware. With several middlewares each finds its
+// own passage, because each stores it in a context derived for its request.
 type passage[H ~func(C) error, C any] struct {
 	c    C
 	next H

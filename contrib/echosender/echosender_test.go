@@ -60,7 +60,7 @@ var wait = regexp.MustCompile(`;t=\d+|Retry-After: \d+|after \d+ seconds`)
 
 var digits = regexp.MustCompile(`\d+`)
 
-// do returns the whole response, but for the date and the seconds to wait.
+// do returns the whole response, without the date and the seconds to wait.
 func do(t *testing.T, s *httptest.Server, method, path string, header ...string) string {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, nil)
@@ -95,7 +95,7 @@ X-Content-Type-Options: nosniff
 
 {"status":401,"title":"Unauthorized","detail":"Header x-api-key not found","type":"about:blank"}`
 
-// seen is what a middleware outside of the guard finds after it.
+// seen is what a middleware outside of the guard sees after the guard has returned.
 type seen struct {
 	status     int
 	size       int64
@@ -105,16 +105,16 @@ type seen struct {
 	sameWriter bool
 }
 
-// app is an echo of either version, with the routes that the tests ask for:
+// app is an instance of echo, of either version, with the routes of the tests:
 // GET and HEAD /contacts/:id, POST /messages, GET /error, GET /panic,
 // GET /stream, GET /hijack.
 type app struct {
 	http.Handler
-	seen chan seen // one for each response, from outside of the guard
+	seen chan seen // one for each response
 }
 
-// versions make the same app; global is in front of all, route in front of
-// POST /messages.
+// versions make the same app with each version of echo. global is in front of all
+// routes, route in front of POST /messages only.
 var versions = map[string]func(global, route func(http.Handler) http.Handler) app{"v4": newV4, "v5": newV5}
 
 func newV4(global, route func(http.Handler) http.Handler) app {
@@ -196,7 +196,7 @@ func about(s senderauth.Sender, ok bool, r *http.Request, id string) string {
 
 var read = make(chan struct{})
 
-// stream writes a second line when the first has been read.
+// stream writes a second line after the test has read the first.
 func stream(w http.ResponseWriter) {
 	io.WriteString(w, "first\n")
 	w.(http.Flusher).Flush()
@@ -292,7 +292,7 @@ Ratelimit-Policy: "default";q=9;w=32400
 			got.err = ""
 			require.Equal(t, seen{200, 0, false, "", senderauth.Sender{ID: sender}, true}, got, "status is never 0")
 		}
-		// echo's contexts are used again.
+		// echo reuses its contexts: the panic must leave nothing behind.
 		require.Equal(t, unauthorized, do(t, s, "GET", "/panic"))
 		require.Equal(t, seen{401, 96, true, "<nil>", senderauth.Sender{}, true}, <-a.seen)
 	})
@@ -439,8 +439,8 @@ func TestSendersAreNotMixedUp(t *testing.T) {
 	})
 }
 
-// The form belongs to a copy of the request, and net/http removes the temporary
-// files of its own.
+// The handler parses the form of a copy of the request, and net/http removes the
+// temporary files of its own request only.
 func TestUploadLeavesNoTemporaryFile(t *testing.T) {
 	guard := newGuard(t, senderauth.Config{})
 	parse := func(r *http.Request) error {
@@ -459,13 +459,13 @@ func TestUploadLeavesNoTemporaryFile(t *testing.T) {
 			t.Setenv("TMPDIR", t.TempDir())
 			s := serve(t, h)
 			require.Equal(t, 200, upload(t, s))
-			s.Close() // which waits for the request to be finished
+			s.Close() // waits until the request is finished
 			require.Zero(t, files(t))
 		})
 	}
 }
 
-// upload sends a form with a file and returns the status.
+// upload posts a form with a file and returns the status.
 func upload(t *testing.T, s *httptest.Server) int {
 	t.Helper()
 	var body bytes.Buffer
@@ -485,7 +485,7 @@ func upload(t *testing.T, s *httptest.Server) int {
 	return res.StatusCode
 }
 
-// files returns how many temporary files there are.
+// files counts the temporary files.
 func files(t *testing.T) int {
 	entries, err := os.ReadDir(os.TempDir())
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 
 	"github.com/labstack/echo/v5"
 	"github.com/senderauth/senderauth"
@@ -54,4 +55,49 @@ func ExampleMiddleware() {
 	// Output:
 	// 401 {"status":401,"title":"Unauthorized","detail":"Header x-api-key not found","type":"about:blank"}
 	// 202 sms for 7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11 "messages";q=60;w=60
+}
+
+// A limit for each route: the guard of the instance only authenticates, so that a
+// stranger gets 401 before 404, and the guard of a route charges.
+func ExampleMiddleware_routes() {
+	keys, err := senderauth.Static(senderauth.Credentials{
+		SenderID: "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11",
+		APIKey:   "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01",
+	})
+	if err != nil {
+		panic(err)
+	}
+	guard, err := senderauth.New(keys, senderauth.Config{Limits: map[string]senderauth.Limit{
+		"default":  senderauth.PerMinute(200),
+		"messages": senderauth.PerMinute(60),
+	}})
+	if err != nil {
+		panic(err)
+	}
+
+	e := echo.New()
+	e.Use(echosender.Middleware[echo.HandlerFunc](guard.Charging().Wrap))
+	done := func(c *echo.Context) error { return c.String(http.StatusOK, c.Path()) }
+	e.GET("/v1/contacts", done, echosender.Middleware[echo.HandlerFunc](guard.Wrap))
+	e.POST("/v1/messages", done, echosender.Middleware[echo.HandlerFunc](guard.Charging("messages").Wrap))
+
+	for _, target := range []string{"GET /v1/contacts", "POST /v1/messages", "GET /v1/other"} {
+		method, path, _ := strings.Cut(target, " ")
+		r := httptest.NewRequest(method, path, nil)
+		r.Header.Set("x-sender-id", "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11")
+		r.Header.Set("x-api-key", "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01")
+		w := httptest.NewRecorder()
+		e.ServeHTTP(w, r)
+		fmt.Printf("%d %s [%s]\n", w.Code, strings.TrimSpace(w.Body.String()), w.Header().Get("RateLimit-Policy"))
+	}
+
+	w := httptest.NewRecorder()
+	e.ServeHTTP(w, httptest.NewRequest("GET", "/v1/other", nil))
+	fmt.Println(w.Code)
+
+	// Output:
+	// 200 /v1/contacts ["default";q=200;w=60]
+	// 200 /v1/messages ["messages";q=60;w=60]
+	// 404 {"message":"Not Found"} []
+	// 401
 }

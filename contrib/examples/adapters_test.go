@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mounts put h, by GET /, behind the guard in the way of each router, for what
-// the programs have no route for.
+// mounts serve h under GET / behind the guard, the way each router does it, for
+// tests that need a handler the programs do not have.
 var mounts = map[string]func(guard *senderauth.Guard, h http.HandlerFunc) http.Handler{
 	"net/http": func(guard *senderauth.Guard, h http.HandlerFunc) http.Handler {
 		mux := http.NewServeMux()
@@ -122,7 +122,7 @@ func TestHijackIsAlike(t *testing.T) {
 			}))
 			defer s.Close()
 			upgrade := []string{"Connection", "Upgrade", "Upgrade", "echo"}
-			require.Equal(t, 401, get(t, s.URL, upgrade...).StatusCode, "before the connection is another's")
+			require.Equal(t, 401, get(t, s.URL, upgrade...).StatusCode, "a refused request does not reach the handler")
 			res := get(t, s.URL, append(upgrade, authorized...)...)
 			require.Equal(t, http.StatusSwitchingProtocols, res.StatusCode)
 			conn := res.Body.(io.ReadWriter)
@@ -135,9 +135,9 @@ func TestHijackIsAlike(t *testing.T) {
 	}
 }
 
-// A stranger who announces a body and does not send it gets the refusal, and
-// holds no connection: the guard reaches the connection through each router's
-// writer. The server has no timeout that would end it.
+// A client without credentials that announces a body and does not send it gets the
+// refusal, and the connection is closed although the server has no timeouts: the
+// guard sets deadlines through each router's writer.
 func TestUnsentBodyIsRefusedAlike(t *testing.T) {
 	for router, mount := range mounts {
 		t.Run(router, func(t *testing.T) {
@@ -156,9 +156,9 @@ func TestUnsentBodyIsRefusedAlike(t *testing.T) {
 	}
 }
 
-// chi needs no adapter: a guard in front of the router and one at the route
-// authenticate once and charge once, and the handler has chi's own context.
-func TestChiNeedsNothing(t *testing.T) {
+// A guard in front of a chi router and one at a route authenticate once and charge
+// once, and the handler still has chi's route context.
+func TestChiNeedsNoAdapter(t *testing.T) {
 	var outcomes []string
 	guard := newGuard(t, senderauth.Config{Observe: func(_ context.Context, e senderauth.Event) {
 		outcomes = append(outcomes, string(e.Outcome)+" "+e.Limit)

@@ -40,8 +40,8 @@ X-Ratelimit-Reset: soon
 
 const contactsBody = `{"sender":"` + sender + `","contacts":[{"id":"1","name":"Ada","phone":"+15550100"},{"id":"2","name":"Grace","phone":"+15550101"}]}` + "\n"
 
-// The four servers give the same response, byte for byte but for the date, to
-// a first request. Each case that is charged has servers of its own.
+// All four programs give the same response to a first request, byte for byte apart
+// from the date. Each case that is charged starts its own servers.
 func TestAnswersAreAlike(t *testing.T) {
 	var uncharged []*process
 	for _, program := range programs {
@@ -59,8 +59,8 @@ func TestAnswersAreAlike(t *testing.T) {
 		{"another's key", request{"GET /v1/contacts", []string{"x-api-key", key, "x-sender-id", otherSender}, ""}, unauthorized("API key does not match sender ID")},
 		{"no key, no path", request{target: "GET /nope"}, unauthorized("Header x-api-key not found")},
 		{"no key, nearly open", request{target: "GET /healthz/"}, unauthorized("Header x-api-key not found")},
-		{"no key, spelt otherwise", request{target: "GET //v1/../healthz"}, unauthorized("Header x-api-key not found")},
-		{"no key, a slash too many", request{target: "GET /v1/contacts/"}, unauthorized("Header x-api-key not found")},
+		{"no key, unclean path", request{target: "GET //v1/../healthz"}, unauthorized("Header x-api-key not found")},
+		{"no key, trailing slash", request{target: "GET /v1/contacts/"}, unauthorized("Header x-api-key not found")},
 		{"no key, HEAD", request{target: "HEAD /v1/contacts"}, strings.Split(unauthorized("Header x-api-key not found"), "{")[0]},
 		{"no key, OPTIONS", request{target: "OPTIONS /nope"}, unauthorized("Header x-api-key not found")},
 		{"no key, a body", request{"POST /v1/messages", nil, `{"to":"+15550100","text":"Hello"}`}, unauthorized("Header x-api-key not found")},
@@ -158,11 +158,10 @@ Content-Type: text/plain; charset=utf-8
 	}
 }
 
-// What no route matches: the status and the guard's fields are alike, and one
-// unit of the limit "default" is charged. The body, with the fields about it,
-// and what else Allow names beside the method that is served, are each
-// router's own. Where gin is told to answer 405 it sets Allow before any
-// middleware runs, and so on the 401 too.
+// If no route matches, the status and the guard's fields are the same, and one token
+// of the limit "default" is charged. The body, the fields that describe it, and
+// further methods in Allow differ by router. gin sets Allow before any middleware
+// runs, so its 401 has the field as well.
 func TestUnmatchedIsAlike(t *testing.T) {
 	own := regexp.MustCompile(`(?m)^(Content-Type|Content-Length|X-Content-Type-Options|Allow): .*\n`)
 	for _, c := range []struct{ target, status, allow string }{
@@ -197,8 +196,8 @@ func TestUnmatchedIsAlike(t *testing.T) {
 	}
 }
 
-// net/http redirects to a path without "//" and ".."; the others know no such
-// path. All of them ask for the key first and charge one unit of "default".
+// net/http redirects to the path without "//" and "..", and the other routers answer
+// 404. All of them ask for the key first and charge one token of "default".
 func TestUncleanPathsAreChargedDefault(t *testing.T) {
 	for _, program := range programs {
 		p := start(t, program, pair)
@@ -213,13 +212,13 @@ func TestUncleanPathsAreChargedDefault(t *testing.T) {
 	}
 }
 
-// Each limit lets its burst pass, refuses in the same words, and leaves the
-// other limits alone.
+// Each limit admits its burst, refuses in the same words, and leaves the other
+// limits alone.
 func TestLimitsAreAlike(t *testing.T) {
 	type limit struct {
 		request
 		burst  int
-		rate   float64 // a second
+		rate   float64 // tokens a second
 		fields string
 	}
 	limits := []limit{
@@ -250,7 +249,7 @@ func TestLimitsAreAlike(t *testing.T) {
 				body, _ := io.ReadAll(res.Body)
 				require.Equal(t, fmt.Sprintf(`{"status":429,"title":"Too Many Requests","detail":"Rate limit exceeded. Please retry after %d seconds.","type":"about:blank"}`, wait), string(body))
 				reset := res.Header.Get("X-Ratelimit-Reset")
-				require.Regexp(t, whole, reset)
+				require.Regexp(t, wholeNumber, reset)
 				fields := res.Header.Get("Ratelimit")
 				require.Equal(t, http.Header{
 					"Cache-Control":          {"no-store"},
@@ -276,13 +275,13 @@ func TestLimitsAreAlike(t *testing.T) {
 						require.Less(t, p.do(t, other.request).StatusCode, 429, other.target)
 					}
 				}
-				require.Equal(t, 401, p.do(t, request{target: l.target}).StatusCode, "who is calling comes first")
+				require.Equal(t, 401, p.do(t, request{target: l.target}).StatusCode, "authentication comes before the limit")
 			})
 		}
 	}
 }
 
-// The command that is printed is split by a shell, and served.
+// A shell understands the printed command, and the program serves it.
 func TestPrintedCommandWorks(t *testing.T) {
 	for _, program := range programs {
 		t.Run(program, func(t *testing.T) {
@@ -301,13 +300,13 @@ func TestPrintedCommandWorks(t *testing.T) {
 			again := start(t, program, pairOf(id, key), "-db", db)
 			require.Equal(t, 200, again.do(t, request{"GET /v1/contacts", as(id, key), ""}).StatusCode)
 			again.stop(t)
-			require.Empty(t, again.stdout.String(), "a key that is known is not shown")
+			require.Empty(t, again.stdout.String(), "a key that the store already has is not shown")
 		})
 	}
 }
 
-// The README's three answers are the quickstart's, but for the pair, the time,
-// and what depends on it.
+// The three responses in the README come from the quickstart, apart from the
+// credentials and values that depend on the time.
 func TestAnswersOfTheReadme(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)
@@ -344,8 +343,8 @@ func TestAnswersOfTheReadme(t *testing.T) {
 	require.Equal(t, want, append(got, limited))
 }
 
-// printed returns the pair that the program made, and the words of the command
-// as a shell sees them.
+// printed returns the credentials that the program printed, and the words of its
+// command as a shell splits them.
 func printed(t *testing.T, p *process) (id, key string, words []string) {
 	t.Helper()
 	const v4 = `[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`
@@ -356,7 +355,7 @@ func printed(t *testing.T, p *process) (id, key string, words []string) {
 	return m[1], m[2], strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
 }
 
-// A mistake at the start is one line on standard error, and exit status 1.
+// A mistake in an address or a key is one line on standard error and exit status 1.
 func TestMistakesAtTheStart(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -384,14 +383,14 @@ func TestMistakesAtTheStart(t *testing.T) {
 	}
 }
 
-// So is one in a flag; -h has the usage.
+// A mistake in a flag is one line, without the usage that -h shows.
 func TestMistakesInFlags(t *testing.T) {
 	for want, args := range map[string][]string{
 		"flag provided but not defined: -port":                                        {"-port", "8080"},
 		`invalid value "three" for flag -instances: parse error`:                      {"-instances", "three"},
 		`invalid value "loud" for flag -log: slog: level string "loud": unknown name`: {"-log", "loud"},
 		"flag needs an argument: -db":                                                 {"-db"},
-		`the argument "8080" is not understood`:                                       {"8080"},
+		`unexpected argument "8080"`:                                                  {"8080"},
 	} {
 		for _, program := range programs {
 			require.Equal(t, program+": "+want+"\n", mistake(t, command(program, nil, args...)))
@@ -399,8 +398,8 @@ func TestMistakesInFlags(t *testing.T) {
 	}
 }
 
-// mistake runs a program that exits with status 1 and no key made, and returns
-// what it writes to standard error.
+// mistake runs a program that must exit with status 1 and make no key, and returns
+// its standard error.
 func mistake(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	var stdout, stderr strings.Builder
@@ -416,8 +415,8 @@ func mistake(t *testing.T, cmd *exec.Cmd) string {
 	return stderr.String()
 }
 
-// A signal ends the program when the request in flight has been answered.
-func TestSignalFinishesWhatIsInFlight(t *testing.T) {
+// After a signal the program answers the request in flight before it exits.
+func TestSignalFinishesRequestsInFlight(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		for _, program := range programs {
 			t.Run(sig.String()+" "+program, func(t *testing.T) {
@@ -431,7 +430,7 @@ func TestSignalFinishesWhatIsInFlight(t *testing.T) {
 				in := bufio.NewReader(conn)
 				line, err := in.ReadString('\n')
 				require.NoError(t, err)
-				require.Equal(t, "HTTP/1.1 100 Continue\r\n", line, "the handler reads")
+				require.Equal(t, "HTTP/1.1 100 Continue\r\n", line, "the handler is reading the body")
 				_, err = in.ReadString('\n')
 				require.NoError(t, err)
 
@@ -456,7 +455,7 @@ func TestSignalFinishesWhatIsInFlight(t *testing.T) {
 	}
 }
 
-// Nothing larger than 16 KiB, and what net/http adds to it, is read.
+// The programs read headers of at most 16 KiB, plus what net/http allows on top.
 func TestLargeHeadersAreRefused(t *testing.T) {
 	for _, program := range programs {
 		p := start(t, program, pair)

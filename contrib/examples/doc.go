@@ -1,6 +1,5 @@
-// Package examples holds programs that serve the same API with the guard of
-// senderauth in front of it: quickstart on net/http alone, and chi, gin and
-// echo. Their answers are the same, but for the body of a 404 and a 405, which
-// each router writes in its own way; the test in this directory says so in
-// full. The package cors shows CORS around a guard.
+// Package examples holds four programs that serve the same API behind a guard:
+// quickstart on net/http alone, and chi, gin and echo. Their responses are the same,
+// apart from the redirects, the 404 and the 405 that each router writes in its own way.
+// The tests in this directory compare them. The package cors shows CORS around a guard.
 package examples

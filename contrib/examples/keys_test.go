@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// databases are new ones of each kind.
+// databases create an empty database of each kind.
 var databases = map[string]func(t *testing.T) string{
 	"sqlite":   func(t *testing.T) string { return filepath.Join(t.TempDir(), "keys.db") },
 	"postgres": func(t *testing.T) string { return pgtest.URL(t) },
@@ -36,7 +36,7 @@ func onEachDatabase(t *testing.T, f func(t *testing.T, db string)) {
 	}
 }
 
-// openStore opens the database of a program beside it, as an operator does.
+// openStore opens the database while a program uses it, as an operator does.
 func openStore(t *testing.T, source string) (*sqlkeys.Store, *sql.DB) {
 	t.Helper()
 	db, err := sqlkeys.OpenDB(source)
@@ -50,7 +50,7 @@ func openStore(t *testing.T, source string) (*sqlkeys.Store, *sql.DB) {
 	return store, db
 }
 
-// senderkeys runs the command on a database, and returns what it prints.
+// senderkeys runs the command senderkeys on a database and returns its output.
 func senderkeys(t *testing.T, db string, env []string, args ...string) string {
 	t.Helper()
 	out, err := command("senderkeys", env, append(args, "-db", db)...).Output()
@@ -78,8 +78,8 @@ func eventually(t *testing.T, what string, f func() bool) {
 
 const contactsTarget = "GET /v1/contacts"
 
-// A second start accepts the key of the first, says how to get another one,
-// and what was used is in the store when the program has ended.
+// The second start accepts the key of the first and prints how to get another one.
+// After a program exits, the store has the usage of the key.
 func TestKeysSurviveARestart(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db string) {
 		var id, key string
@@ -106,7 +106,7 @@ func TestKeysSurviveARestart(t *testing.T) {
 		require.Len(t, keys, 1)
 		require.False(t, keys[0].LastUsedAt.IsZero())
 		used := map[senderauth.Outcome]int64{}
-		for _, u := range all(t, store.Usage(t.Context(), sqlkeys.UsageFilter{})) { // it may have become another hour
+		for _, u := range all(t, store.Usage(t.Context(), sqlkeys.UsageFilter{})) { // two rows for each outcome if the hour changed
 			require.Equal(t, keys[0].ID, u.KeyID)
 			require.Equal(t, id, u.SenderID)
 			used[u.Outcome] += u.Requests
@@ -116,7 +116,7 @@ func TestKeysSurviveARestart(t *testing.T) {
 	})
 }
 
-// A key of either format is served, in any letter case where it is a UUID.
+// Keys of both formats are accepted, and a UUID in any letter case.
 func TestBothFormatsOfKeys(t *testing.T) {
 	db := databases["sqlite"](t)
 	p := start(t, "quickstart", nil, "-db", db)
@@ -132,13 +132,13 @@ func TestBothFormatsOfKeys(t *testing.T) {
 	}
 
 	again := start(t, "chi", pairOf(id, text), "-db", db)
-	require.Equal(t, 200, again.do(t, request{contactsTarget, as(id, text), ""}).StatusCode, "it is in the store already")
+	require.Equal(t, 200, again.do(t, request{contactsTarget, as(id, text), ""}).StatusCode, "the store already has the key")
 	require.Len(t, all(t, store.Keys(t.Context(), "")), 2)
 }
 
-// What an operator changes, with senderkeys or by hand in SQL, is seen by
-// all programs on the database long before a cached answer is too old, and by
-// nobody whom it does not concern.
+// A change that an operator makes, with senderkeys or by hand in SQL, reaches all
+// programs on the database long before their cache entries expire. Requests of other
+// senders are not affected.
 func TestProgramsShareKeys(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db string) {
 		ps := []*process{start(t, "quickstart", nil, "-db", db)}
@@ -146,7 +146,7 @@ func TestProgramsShareKeys(t *testing.T) {
 		ps = append(ps, start(t, "quickstart", nil, "-db", db))
 		store, pool := openStore(t, db)
 
-		// Others' requests go on meanwhile.
+		// Another sender sends requests all the time.
 		other, err := store.CreateSender(t.Context(), sqlkeys.NewSender{Limits: map[string]senderauth.Limit{"default": senderauth.Unlimited()}})
 		require.NoError(t, err)
 		others, err := store.Issue(t.Context(), sqlkeys.NewKey{SenderID: other.ID})
@@ -204,7 +204,7 @@ func TestProgramsShareKeys(t *testing.T) {
 		_, err = pool.Exec(`UPDATE sqlkeys_keys SET disabled_at = NULL WHERE id = $1`, second.Key.ID)
 		require.NoError(t, err)
 		for _, p := range ps {
-			eventually(t, "it is enabled again", func() bool {
+			eventually(t, "the key is enabled again", func() bool {
 				return p.do(t, request{contactsTarget, as(id, second.Credentials.APIKey), ""}).StatusCode == 200
 			})
 		}
@@ -220,7 +220,7 @@ func TestProgramsShareKeys(t *testing.T) {
 	})
 }
 
-// The command that a later start prints makes a key that is served.
+// A later start prints a command that makes another key.
 func TestPrintedCommandMakesAKey(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db string) {
 		env := []string{"SENDERAUTH_DB=" + db, "SENDERAUTH_PEPPERS=MDEyMzQ1Njc4OWFiY2RlZg=="}
@@ -239,9 +239,10 @@ func TestPrintedCommandMakesAKey(t *testing.T) {
 	})
 }
 
-// Of several programs that start at once on an empty database one makes the
-// first key, and all accept it. A pair of the environment is taken in once.
-func TestSeveralStartAtOnce(t *testing.T) {
+// If several programs start at once on an empty database, one makes the first key
+// and all accept it. If all have the same pair in their environment, it is stored
+// once.
+func TestProgramsThatStartAtOnceShareOneFirstKey(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db string) {
 		ps := launchAll(t, nil, db)
 		var id, key string
@@ -284,8 +285,8 @@ func launchAll(t *testing.T, env []string, db string) []*process {
 	return ps
 }
 
-// A key that is refused for what happened to it in the store stays so, and the
-// program says so.
+// A revoked key stays revoked if it is still in the environment, and the program
+// logs a warning.
 func TestAdoptedKeyStaysRevoked(t *testing.T) {
 	db := databases["sqlite"](t)
 	pair := pairOf(uuid.NewString(), uuid.NewString())
@@ -303,9 +304,9 @@ func TestAdoptedKeyStaysRevoked(t *testing.T) {
 	require.Equal(t, map[string]any{"level": "WARN", "msg": "the key of SENT_API_KEY is refused", "key_id": keys[0].ID, "state": "revoked"}, line)
 }
 
-// The database is where -db says, or else SENDERAUTH_DB, or else senderauth.db
-// in the working directory.
-func TestWhichDatabase(t *testing.T) {
+// The database is that of -db, or else of SENDERAUTH_DB, or else senderauth.db in the
+// working directory.
+func TestDatabaseComesFromFlagThenEnvironment(t *testing.T) {
 	dir := t.TempDir()
 	for _, c := range []struct {
 		env, args []string
@@ -327,7 +328,7 @@ func TestWhichDatabase(t *testing.T) {
 	require.Len(t, files, 3)
 }
 
-// A mistake about the database is one line, and exit status 1.
+// A mistake in -db is one line on standard error and exit status 1.
 func TestMistakesAboutTheDatabase(t *testing.T) {
 	dir := t.TempDir()
 	port, err := testservers.FreePort()
@@ -347,14 +348,14 @@ func TestMistakesAboutTheDatabase(t *testing.T) {
 	}
 }
 
-// A file that the program may not write is a mistake, not a server that loses
-// what it is told.
-func TestReadOnlyFile(t *testing.T) {
+// A program does not start on a file that it may not write, because it would lose
+// usage and changes.
+func TestReadOnlyFileIsAMistake(t *testing.T) {
 	db := databases["sqlite"](t)
 	start(t, "quickstart", nil, "-db", db).stop(t)
 	require.NoError(t, os.Chmod(db, 0o444))
 	cmd := command("quickstart", nil, "-addr", "127.0.0.1:0", "-db", db)
-	if os.Geteuid() == 0 { // to whom everything is writable
+	if os.Geteuid() == 0 { // root can write any file
 		nobody, err := user.Lookup("nobody")
 		require.NoError(t, err)
 		uid, err := strconv.ParseUint(nobody.Uid, 10, 32)
@@ -373,7 +374,7 @@ func TestMalformedPeppers(t *testing.T) {
 	require.Equal(t, "quickstart: SENDERAUTH_PEPPERS: sqlkeys: pepper 0: invalid: not base64\n", mistake(t, cmd))
 }
 
-func TestNewerSchema(t *testing.T) {
+func TestNewerSchemaIsAMistake(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db string) {
 		start(t, "quickstart", nil, "-db", db).stop(t)
 		_, pool := openStore(t, db)
@@ -386,17 +387,17 @@ func TestNewerSchema(t *testing.T) {
 	})
 }
 
-func TestAdoptedKeyOfAnotherSender(t *testing.T) {
+func TestAdoptingAKeyOfAnotherSenderIsAMistake(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db string) {
 		start(t, "quickstart", pairOf(otherSender, key), "-db", db).stop(t)
-		require.Equal(t, "quickstart: SENT_SENDER_ID and SENT_API_KEY: sqlkeys: adopt: the key of another sender: exists already\n",
+		require.Equal(t, "quickstart: SENT_SENDER_ID and SENT_API_KEY: sqlkeys: adopt: the key belongs to another sender: exists already\n",
 			mistake(t, command("quickstart", pair, "-addr", "127.0.0.1:0", "-db", db)))
 		store, _ := openStore(t, db)
 		require.Len(t, all(t, store.Senders(t.Context())), 1, "nothing was written")
 	})
 }
 
-// A first start that fails has not used up the first key.
+// If the first start fails, the next one makes and prints the first key.
 func TestFirstKeyIsNotLost(t *testing.T) {
 	db := databases["sqlite"](t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -409,7 +410,6 @@ func TestFirstKeyIsNotLost(t *testing.T) {
 	require.Equal(t, 200, p.do(t, request{contactsTarget, as(id, key), ""}).StatusCode)
 }
 
-// The four programs take the same flags.
 func TestFlagsAreAlike(t *testing.T) {
 	usage := func(program string) string {
 		out, err := command(program, nil, "-h").CombinedOutput()
@@ -433,36 +433,36 @@ func TestFlagsAreAlike(t *testing.T) {
 	require.NotContains(t, string(out), "hunter2")
 }
 
-// A database that is away when the program stops: what is lost is said, and
-// nothing hangs.
-func TestDatabaseIsAway(t *testing.T) {
+// While the database is down, cached keys are served and unknown ones get 503. A
+// program that stops then exits with an error about the usage that it lost.
+func TestDatabaseIsDown(t *testing.T) {
 	server := pgtest.New(t)
 	db := server.URL(t)
 	p := start(t, "quickstart", nil, "-db", db)
 	id, key, _ := printed(t, p)
 	store, _ := openStore(t, db)
-	for i := range 2 { // first until the feed has begun, and forgotten what was before
+	for i := range 2 { // the first change may come before the feed has started
 		before := p.lines(`"cached":true`)
-		eventually(t, "it is remembered", func() bool {
+		eventually(t, "the key is in the cache", func() bool {
 			require.Equal(t, 200, p.do(t, request{contactsTarget, as(id, key), ""}).StatusCode)
 			return p.lines(`"cached":true`) > before
 		})
 		plan := map[string]senderauth.Limit{"default": {Requests: 1000 + i, Per: time.Second}}
 		require.NoError(t, store.SetLimits(t.Context(), id, plan))
-		eventually(t, "the change is seen", func() bool {
+		eventually(t, "the new limit applies", func() bool {
 			res := p.do(t, request{contactsTarget, as(id, key), ""})
 			return res.Header.Get("X-Ratelimit-Limit") == strconv.Itoa(1000+i)
 		})
 	}
 	require.NoError(t, server.Kill())
 	p.awaitLog(t, "sqlkeys: the feed of changes is lost")
-	require.Equal(t, 200, p.do(t, request{contactsTarget, as(id, key), ""}).StatusCode, "it is remembered")
+	require.Equal(t, 200, p.do(t, request{contactsTarget, as(id, key), ""}).StatusCode, "the key is in the cache")
 	res := p.do(t, request{contactsTarget, as(id, otherKey), ""})
-	require.Equal(t, 503, res.StatusCode, "nobody knows")
+	require.Equal(t, 503, res.StatusCode, "an unknown key during an outage")
 	require.Equal(t, "1", res.Header.Get("Retry-After"))
 
 	require.NoError(t, server.Start())
-	eventually(t, "the database is asked again", func() bool {
+	eventually(t, "lookups reach the database again", func() bool {
 		return p.whole(t, request{contactsTarget, as(id, otherKey), ""}) == unauthorized("Invalid API credentials!")
 	})
 	p.awaitLog(t, "sqlkeys: the feed of changes is back")
@@ -471,6 +471,6 @@ func TestDatabaseIsAway(t *testing.T) {
 	require.Error(t, p.wait())
 	require.Equal(t, 1, p.ProcessState.ExitCode())
 	last := p.stderr[len(p.stderr)-1]
-	p.stderr = p.stderr[:len(p.stderr)-1] // it is no line of the log
-	require.Regexp(t, `^quickstart: the use of keys is not recorded in full: sqlkeys: begin: `, last)
+	p.stderr = p.stderr[:len(p.stderr)-1] // not a line of the log, which is JSON
+	require.Regexp(t, `^quickstart: some usage of keys was not recorded: sqlkeys: begin: `, last)
 }

@@ -13,16 +13,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The limit "default" of the programs.
+// The limit "default" of the programs: burst tokens, and rate a second.
 const (
 	burst = 50
-	rate  = 200. / 60 // a second
+	rate  = 200. / 60
 )
 
-// A sender of its own for each test: others may use the same Redis.
+// newPair returns new credentials, because other tests may use the same Redis.
 func newPair() (id, key string) { return uuid.NewString(), uuid.NewString() }
 
-// startFleet starts programs that share keys and limits, and all know the pair.
+// startFleet starts programs that share keys and limits and accept the pair.
 func startFleet(t *testing.T, programs []string, redis, id, key string, args ...string) []*process {
 	t.Helper()
 	args = append([]string{"-redis", redis, "-instances", strconv.Itoa(len(programs))}, args...)
@@ -36,13 +36,13 @@ func startFleet(t *testing.T, programs []string, redis, id, key string, args ...
 	return fleet
 }
 
-// A load sends requests to all programs from many callers, until stopped.
+// A load sends requests to all programs from many callers until stop is called.
 type load struct {
-	admitted, refused []atomic.Int64 // of each program
+	admitted, refused []atomic.Int64 // by program
 	stop              func()
 
 	mu    sync.Mutex
-	other []string // what was neither
+	other []string // all other answers
 }
 
 func startLoad(fleet []*process, header []string, callers int) *load {
@@ -94,12 +94,12 @@ func (l *load) refusedByAll(t *testing.T, n int64) {
 	}
 }
 
-// shareOneQuota loads all programs at once, and holds them to the arithmetic
-// of one bucket.
+// shareOneQuota sends requests to all programs at once and checks that they admit
+// exactly what one bucket would.
 func shareOneQuota(t *testing.T, fleet []*process, id, key string) {
 	t.Helper()
 	begin := time.Now()
-	var full time.Time // the bucket was, at the latest
+	var full time.Time // the last time at which the bucket may have been full
 	for i, p := range fleet {
 		require.Equal(t, 200, p.do(t, request{contactsTarget, as(id, key), ""}).StatusCode)
 		if i == 0 {
@@ -127,8 +127,8 @@ func shareOneQuota(t *testing.T, fleet []*process, id, key string) {
 	require.Greater(t, float64(admitted), burst+rate*last.Sub(full).Seconds()-1)
 }
 
-// Programs with one Redis have one quota between them, to the token. They
-// wait for it as long as it takes on a busy machine.
+// Programs on one Redis share one quota exactly. Their timeout for Redis is long, so
+// that none falls back on a busy machine.
 func TestFleetSharesOneQuota(t *testing.T) {
 	for name, fleet := range map[string][]string{
 		"three quickstarts": {"quickstart", "quickstart", "quickstart"},
@@ -141,8 +141,8 @@ func TestFleetSharesOneQuota(t *testing.T) {
 	}
 }
 
-// Redis is killed under load and comes back, empty. Nobody gets a 5xx, and each
-// of the two changes lets the sender have one burst more, over the whole fleet.
+// Redis is killed under load and comes back empty. No request gets a 5xx. Each of
+// the two changes gives the sender at most one extra burst across the whole fleet.
 func TestRedisIsKilled(t *testing.T) {
 	server := redistest.New(t)
 	id, key := newPair()
@@ -165,7 +165,7 @@ func TestRedisIsKilled(t *testing.T) {
 	l.refusedByAll(t, 5)
 	atMost := func(bursts float64) {
 		t.Helper()
-		n := sum(l.admitted) // before the clock is read
+		n := sum(l.admitted) // read before the clock
 		require.LessOrEqual(t, float64(n), bursts*burst+rate*time.Since(begin).Seconds())
 	}
 	atMost(2)
@@ -175,22 +175,23 @@ func TestRedisIsKilled(t *testing.T) {
 	logged("limits are shared again")
 	changed := time.Since(changing)
 	l.refusedByAll(t, 5)
-	// While some programs ask Redis and others do not yet, both refill.
+	// While some programs use Redis again and others still their shares, the buckets of
+	// both refill.
 	extra := rate * changed.Seconds()
 	atMost(3 + extra/burst)
 	l.stop()
 	require.Empty(t, l.other, "no 5xx, and no other answer")
 
 	for _, p := range fleet {
-		require.Equal(t, 1, p.lines("limits are not shared: Redis is unreachable"), "a change is told once")
+		require.Equal(t, 1, p.lines("limits are not shared: Redis is unreachable"), "each change is logged once")
 		require.Equal(t, 1, p.lines("limits are shared again"))
 	}
 	id, key = newPair()
-	start(t, "quickstart", pairOf(id, key)) // takes the pair into the store
+	start(t, "quickstart", pairOf(id, key)) // stores the pair
 	shareOneQuota(t, fleet, id, key)
 }
 
-// A program starts without Redis, and finds it when it comes.
+// A program starts while Redis is down, and uses it once it is up.
 func TestStartWithoutRedis(t *testing.T) {
 	server := redistest.New(t)
 	require.NoError(t, server.Kill())
@@ -219,7 +220,7 @@ func TestMistakesAboutRedis(t *testing.T) {
 		{[]string{"-redis", "redis://one:1,two"}, "-redis: a node of the Cluster: address two: missing port in address"},
 		{[]string{"-redis", "redis://one:1", "-instances", "0"}, "redislimit: Config.Instances is 0: how many processes share the limits?"},
 		{[]string{"-redis", "redis://one:1", "-redis-timeout", "-1s"}, "redislimit: Config.Timeout -1s is below 0"},
-		{[]string{"-instances", "3"}, "-instances needs -redis: limits in memory are each program's own"},
+		{[]string{"-instances", "3"}, "-instances needs -redis: limits in memory are not shared"},
 	} {
 		require.Equal(t, "quickstart: "+c.want+"\n", mistake(t, command("quickstart", nil, append(c.args, "-addr", "127.0.0.1:0")...)))
 	}

@@ -5,14 +5,14 @@ import (
 	"net/http"
 )
 
-// A client keeps its connections, as callers that send much do.
+// A client reuses its connections, as busy callers do.
 type client struct{ *http.Client }
 
 func newClient() client {
 	return client{&http.Client{Transport: &http.Transport{DisableCompression: true}, Timeout: patience}}
 }
 
-// get asks for the contacts and returns the status.
+// get requests the contacts and returns the status.
 func (c client) get(p *process, header []string) (status int, err error) {
 	req, err := http.NewRequest(http.MethodGet, "http://"+p.addr+"/v1/contacts", nil)
 	if err != nil {

@@ -35,7 +35,7 @@ const (
 
 var programs = []string{"quickstart", "chi", "gin", "echo"}
 
-var binaries string // directory
+var binaries string // directory of the built programs
 
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
@@ -65,7 +65,7 @@ func buildAndRun(m *testing.M) int {
 	return code
 }
 
-// A process is one of the programs, running.
+// A process is a running program.
 type process struct {
 	*exec.Cmd
 	addr string
@@ -75,15 +75,15 @@ type process struct {
 	stderr []string // lines
 	more   *sync.Cond
 	ended  bool
-	err    error // of the process, where ended
+	err    error // from Wait, once ended
 }
 
-// patience bounds what a test waits for a process that is broken. None waits
-// that long for one that is not.
+// patience bounds how long a test waits for a broken process. No test waits that long
+// for a working one.
 const patience = 30 * time.Second
 
-// command uses a database that many tests share, unless env or args say
-// otherwise.
+// command returns a command on a database that many tests share, unless env or args
+// name another one.
 func command(program string, env []string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(binaries, program), args...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
@@ -100,14 +100,14 @@ func pairOf(sender, key string) []string {
 
 var pair = pairOf(sender, key)
 
-// start starts a program on a free port, and returns when it listens. At the
-// end of the test it has been stopped, and its log has been searched for keys.
+// start starts a program on a free port and waits until it listens. The end of the
+// test stops it and searches its log for keys.
 func start(t *testing.T, program string, env []string, args ...string) *process {
 	t.Helper()
 	return launch(t, program, env, args...).ready(t)
 }
 
-// launch is start without the wait.
+// launch is start without waiting until the program listens.
 func launch(t *testing.T, program string, env []string, args ...string) *process {
 	t.Helper()
 	return prepare(program, env, args...).launch(t)
@@ -153,7 +153,7 @@ func (p *process) launch(t *testing.T) *process {
 			for _, key := range keys {
 				noKey(t, line, key)
 			}
-			require.True(t, json.Valid([]byte(line)), "a line of the log is JSON: %s", line)
+			require.True(t, json.Valid([]byte(line)), "a line of the log is not JSON: %s", line)
 		}
 	})
 	return p
@@ -165,14 +165,14 @@ func (p *process) ready(t *testing.T) *process {
 	return p
 }
 
-// stop ends the process as an operator does.
+// stop ends the process as an operator does, with SIGTERM.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, p.wait(), "exit status 0")
 }
 
-// stdout is where the process writes.
+// stdout records what the process writes to standard output.
 type stdout struct{ *process }
 
 func (o stdout) Write(b []byte) (int, error) {
@@ -182,8 +182,8 @@ func (o stdout) Write(b []byte) (int, error) {
 	return o.process.stdout.Write(b)
 }
 
-// introduction returns what the process writes up to the command to try, or the
-// one for another key.
+// introduction waits until the process has printed a command, to try the new key or to
+// make another one, and returns its standard output.
 func (p *process) introduction() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -211,7 +211,7 @@ func (p *process) awaitLog(t *testing.T, msg string) map[string]any {
 	}
 }
 
-// lines counts the lines of the log with this text.
+// lines counts the lines of the log that contain text.
 func (p *process) lines(text string) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,7 +223,7 @@ func (p *process) lines(text string) (n int) {
 	return n
 }
 
-// wait waits for the end of the process.
+// wait waits until the process has ended.
 func (p *process) wait() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -233,17 +233,17 @@ func (p *process) wait() error {
 	return p.err
 }
 
-// noKey fails the test where eight characters of the key in a row are in s.
+// noKey fails the test if s contains eight consecutive characters of key.
 func noKey(t *testing.T, s, key string) {
 	t.Helper()
 	for i := range max(0, len(key)-7) {
 		if strings.Contains(s, key[i:i+8]) {
-			t.Fatalf("eight characters of the key, from %d on, are in what was written", i)
+			t.Fatalf("the output contains eight characters of the key, from character %d on", i)
 		}
 	}
 }
 
-// A request of the tests: method and path, header fields in pairs, body.
+// A request has a method and path as its target, header fields in pairs, and a body.
 type request struct {
 	target string
 	header []string
@@ -259,7 +259,7 @@ func (p *process) do(t *testing.T, r request) *http.Response {
 	method, path, _ := strings.Cut(r.target, " ")
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.addr, strings.NewReader(r.body))
 	require.NoError(t, err)
-	req.URL.Opaque = "//" + p.addr + path // as it is written
+	req.URL.Opaque = "//" + p.addr + path // sent as written, not cleaned
 	for i := 0; i < len(r.header); i += 2 {
 		req.Header.Add(r.header[i], r.header[i+1])
 	}
@@ -272,10 +272,10 @@ func (p *process) do(t *testing.T, r request) *http.Response {
 	return res
 }
 
-var whole = regexp.MustCompile(`^[1-9][0-9]*$`)
+var wholeNumber = regexp.MustCompile(`^[1-9][0-9]*$`)
 
-// whole returns the whole response as text. The date is left out, and the
-// instant of the reset is checked and replaced.
+// whole returns the whole response as text, without the date. It checks the time of
+// the reset and replaces it.
 func (p *process) whole(t *testing.T, r request) string {
 	t.Helper()
 	before := time.Now().Unix()
@@ -286,7 +286,7 @@ func (p *process) whole(t *testing.T, r request) string {
 	for _, name := range slices.Sorted(maps.Keys(res.Header)) {
 		value := strings.Join(res.Header[name], " | ")
 		if name == "X-Ratelimit-Reset" {
-			require.Regexp(t, whole, value)
+			require.Regexp(t, wholeNumber, value)
 			var reset int64
 			fmt.Sscan(value, &reset)
 			require.GreaterOrEqual(t, reset, before)

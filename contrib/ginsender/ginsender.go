@@ -4,9 +4,9 @@
 //	engine.Use(ginsender.Middleware(guard.Wrap)) // all routes, and what no route matches
 //	engine.POST("/v1/messages", send)
 //
-// A handler finds the sender with [Sender]. A limit of one route is charged by
-// a guard at the route, or by one guard for all that chooses by the route that
-// gin matched, which the request has as its Pattern, as net/http does it:
+// A handler finds the sender with [Sender]. To charge another limit for some routes, put
+// a guard at each of them, or let one guard choose by the matched route. [Middleware]
+// sets the Pattern of the request to that route, as net/http does:
 //
 //	engine.Use(ginsender.Middleware(guard.ChargingBy(func(r *http.Request) []string {
 //		switch r.Method + " " + r.Pattern { // the Pattern is c.FullPath()
@@ -16,15 +16,14 @@
 //		return []string{"default"}
 //	}).Wrap))
 //
-// gin answers some requests before any middleware runs: it redirects where
-// only a slash at the end is missing or too many (turn that off with
-// engine.RedirectTrailingSlash = false), and with HandleMethodNotAllowed it
-// sets Allow before a guard can refuse.
+// gin does two things before any middleware runs. It redirects a path with a missing or
+// an extra slash at its end, unless engine.RedirectTrailingSlash is false. And with
+// engine.HandleMethodNotAllowed it sets Allow on a 405, which a refusal then carries,
+// too.
 //
-// The adapters for any middleware that there are do not do: gin.WrapH forgets
-// the next handler, and github.com/gwatts/gin-adapter (1.0.0, of 2022) puts a
-// writer of its own in the place of gin's, on which http.ResponseController
-// has no deadlines, and has no route for the middleware.
+// A general adapter is not enough. gin.WrapH never calls the next handler.
+// github.com/gwatts/gin-adapter 1.0.0 replaces gin's writer by one on which
+// http.ResponseController cannot set deadlines, and does not pass on the matched route.
 package ginsender
 
 import (
@@ -35,14 +34,15 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// Middleware returns mw as a handler of gin, for an engine, a group or a
-// route. mw is called once, here. Where it does not call its next handler the
-// chain is aborted; where it does, the chain goes on with the request that the
-// next handler got as c.Request, which it stays for the handlers outside.
+// Middleware adapts mw, such as the Wrap of a guard, to an engine, a group or a route of
+// gin. It calls mw once, now, and not for each request.
 //
-// mw is the Wrap of a guard, or a middleware like it: it calls its next
-// handler on the same goroutine, with the ResponseWriter that it got. Another
-// writer is not used: c.Writer stays as it is.
+// If the handler of mw calls next, the chain goes on, and c.Request becomes the request
+// that next got. It stays so for outer handlers after c.Next. If the handler of mw does
+// not call next, Middleware aborts the chain.
+//
+// The handler of mw must call next on the same goroutine and with the same
+// ResponseWriter. Middleware ignores another writer: c.Writer stays as it is.
 func Middleware(mw func(http.Handler) http.Handler) gin.HandlerFunc {
 	h := mw(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		p := r.Context().Value(passageKey{}).(*passage)
@@ -55,7 +55,7 @@ func Middleware(mw func(http.Handler) http.Handler) gin.HandlerFunc {
 		r := c.Request.WithContext(context.WithValue(c.Request.Context(), passageKey{}, p))
 		r.Pattern = c.FullPath()
 		outer := c.Request
-		// net/http removes the temporary files of a form that its own request has.
+		// net/http removes the temporary files of its own request's form only.
 		defer func() { outer.MultipartForm = r.MultipartForm }()
 		h.ServeHTTP(c.Writer, r)
 		if !p.through {
@@ -64,14 +64,14 @@ func Middleware(mw func(http.Handler) http.Handler) gin.HandlerFunc {
 	}
 }
 
-// Sender returns the sender whose request it is. The second result is false
-// outside of a guard.
+// Sender returns the sender that a guard stored in c. The boolean is false if there is
+// none.
 func Sender(c *gin.Context) (senderauth.Sender, bool) {
 	return senderauth.SenderFrom(c.Request.Context())
 }
 
-// A passage is one request on its way through one middleware. The innermost
-// middleware finds its own: each puts it into a context of its own.
+// A passage is one request in one middleware. With several middlewares each finds its
+// own passage, because each stores it in a context derived for its request.
 type passage struct {
 	c       *gin.Context
 	through bool

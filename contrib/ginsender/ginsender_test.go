@@ -60,7 +60,7 @@ var wait = regexp.MustCompile(`;t=\d+|Retry-After: \d+|after \d+ seconds`)
 
 var digits = regexp.MustCompile(`\d+`)
 
-// do returns the whole response, but for the date and the seconds to wait.
+// do returns the whole response, without the date and the seconds to wait.
 func do(t *testing.T, s *httptest.Server, method, path string, header ...string) string {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, nil)
@@ -95,7 +95,7 @@ X-Content-Type-Options: nosniff
 
 {"status":401,"title":"Unauthorized","detail":"Header x-api-key not found","type":"about:blank"}`
 
-// seen is what a middleware outside of the guard finds after it.
+// seen is what a middleware outside of the guard sees after the guard has returned.
 type seen struct {
 	status, size   int
 	aborted, found bool
@@ -103,7 +103,8 @@ type seen struct {
 	sameWriter     bool
 }
 
-// watch tells of each response, before the client has all of it.
+// watch returns a middleware that sends what it sees to got, before the client has read
+// the whole response.
 func watch(got chan<- seen) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		before := c.Writer
@@ -333,7 +334,7 @@ func TestPanicReachesRecovery(t *testing.T) {
 
 	require.Contains(t, do(t, s, "GET", "/panic", credentials...), "\n\nbroken")
 	require.Equal(t, seen{500, 6, true, true, senderauth.Sender{ID: sender}, true}, <-got)
-	// gin's contexts are used again.
+	// gin reuses its contexts: the panic must leave nothing behind.
 	require.Equal(t, unauthorized, do(t, s, "GET", "/"))
 	require.Equal(t, seen{status: 401, size: 96, aborted: true, sameWriter: true}, <-got)
 	require.Contains(t, do(t, s, "GET", "/", credentials...), "204\n")
@@ -376,8 +377,8 @@ func TestSendersAreNotMixedUp(t *testing.T) {
 	callers.Wait()
 }
 
-// The form belongs to a copy of the request, and net/http removes the temporary
-// files of its own.
+// The handler parses the form of a copy of the request, and net/http removes the
+// temporary files of its own request only.
 func TestUploadLeavesNoTemporaryFile(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	guard := newGuard(t, senderauth.Config{})
@@ -390,11 +391,11 @@ func TestUploadLeavesNoTemporaryFile(t *testing.T) {
 	})
 	s := serve(t, engine)
 	require.Equal(t, 200, upload(t, s))
-	s.Close() // which waits for the request to be finished
+	s.Close() // waits until the request is finished
 	require.Zero(t, files(t))
 }
 
-// upload sends a form with a file and returns the status.
+// upload posts a form with a file and returns the status.
 func upload(t *testing.T, s *httptest.Server) int {
 	t.Helper()
 	var body bytes.Buffer
@@ -414,7 +415,7 @@ func upload(t *testing.T, s *httptest.Server) int {
 	return res.StatusCode
 }
 
-// files returns how many temporary files there are.
+// files counts the temporary files.
 func files(t *testing.T) int {
 	entries, err := os.ReadDir(os.TempDir())
 	require.NoError(t, err)

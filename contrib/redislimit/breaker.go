@@ -15,7 +15,7 @@ type breaker struct {
 	stop     <-chan struct{}
 	spawn    func(func()) bool
 	change   func(open bool, err error)
-	failures atomic.Int32 // in a row, or opened
+	failures atomic.Int32 // number of failures in a row, or opened
 }
 
 const opened = -1
@@ -23,7 +23,7 @@ const opened = -1
 func (b *breaker) open() bool { return b.failures.Load() == opened }
 
 func (b *breaker) succeeded() {
-	// A load is cheap. A store would pass the cache line from core to core.
+	// A load is cheap. A store would move the cache line from core to core.
 	if n := b.failures.Load(); n > 0 {
 		b.failures.CompareAndSwap(n, 0)
 	}
@@ -76,7 +76,7 @@ func (l *Limiter) probe(sender string) error {
 // and with the last of them.
 func (l *Limiter) change(open bool, err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock() // so that events do not overtake one another
+	defer l.mu.Unlock() // after OnMode, so that its calls come in order
 	was := l.open
 	if open {
 		l.open++

@@ -5,22 +5,21 @@
 local time = redis.call('TIME')
 local clock = time[1] * 1000000 + time[2]
 
--- room returns the level up to which a bucket fills. Leased tokens keep their
--- place: until they lapse, it does not fill up behind them.
+-- room returns the level up to which a bucket fills. Leased tokens keep their place in the
+-- bucket until they lapse.
 local function room(b)
 	local e = b.leases
 	return e and math.max(b.full - (e.n1 + e.n2) * b.perToken, 0) or b.full
 end
 
--- refill brings a bucket forward to a time. A time before its own leaves it as
--- it is.
+-- refill brings a bucket forward to a time. It ignores a time before the bucket's own.
 local function refill(b, to)
 	if to <= b.last then
 		return
 	end
 	local ticks = math.floor((to - b.last) / b.tick)
 	b.level = b.level + ticks * b.perTick
-	b.last = b.last + ticks * b.tick -- what has passed of the next tick is kept
+	b.last = b.last + ticks * b.tick -- keeps the fraction of the next tick
 	local most = room(b)
 	if b.level >= most then
 		b.level, b.last = most, to
@@ -39,9 +38,9 @@ local function adopt(b, perToken, perTick, full, tick)
 	b.changed = true
 end
 
--- load returns a bucket as it is now, by the limit that an argument begins with.
--- It has no more than eight fields unless tokens are leased: with the ninth Lua
--- doubles the table, and a call takes 4 % more of Redis' instructions (callgrind).
+-- load returns a bucket as it is now, under the limit at the start of an argument. Without
+-- leases a bucket has only eight fields: with a ninth, Lua doubles the table, and a call
+-- takes 4 % more of Redis' instructions (callgrind).
 local function load(key, arg)
 	local perToken, perTick, full, tick = struct.unpack('<dddf', arg)
 	local b = {
@@ -65,8 +64,8 @@ local function load(key, arg)
 	if changed then
 		b.perToken, b.perTick, b.full, b.tick = struct.unpack('<dddf', v)
 	end
-	-- The room of a lease fills only from when that lapsed. In a function of its
-	-- own this would take a call 6 % more of Redis' instructions.
+	-- The room of a lease refills only from the time at which the lease lapsed. In a
+	-- separate function this would take 6 % more of Redis' instructions for a call.
 	local e = b.leases
 	if e and e.n1 > 0 and e.t1 <= clock then
 		refill(b, e.t1)
@@ -83,9 +82,8 @@ local function load(key, arg)
 	return b
 end
 
--- save keeps a changed bucket for a second longer than it takes to be full
--- again, which is after its leases lapse: from then on a bucket and none are the
--- same.
+-- save stores a changed bucket until a second after it is full again, which is after its
+-- leases lapse. A full bucket needs no key.
 local function save(key, b)
 	if not b.changed then
 		return
@@ -97,7 +95,7 @@ local function save(key, b)
 		v = v .. struct.pack('<dddd', e.t1, e.n1, e.t2, e.n2)
 		us = us + math.max(e.t1 - clock, e.t2 - clock, 0)
 	end
-	-- Redis itself would format a number with %.17g, which takes 3 % more.
+	-- Redis would format a number with %.17g, which takes 3 % more instructions.
 	local ms = string.format('%d', math.min(math.ceil(us / 1000) + 1000, 1e15))
 	redis.call('SET', key, v, 'PX', ms)
 end

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The state outlives the refill, by little, and a full bucket leaves none.
-func TestStateOutlivesTheRefill(t *testing.T) {
+// A key expires about a second after its bucket is full, and a full bucket has no key.
+func TestKeyExpiresSoonAfterTheRefill(t *testing.T) {
 	c := shared(t)
 	l := open(t, c, redislimit.Config{Timeout: time.Second})
 	limit := senderauth.Limit{Requests: 1, Per: 10 * time.Second, Burst: 3}
@@ -25,25 +25,25 @@ func TestStateOutlivesTheRefill(t *testing.T) {
 	require.LessOrEqual(t, ttl, 21*time.Second)
 	size, err := c.StrLen(ctx, keys[0]).Result()
 	require.NoError(t, err)
-	require.EqualValues(t, 44, size, "which Redis allocates together with its header")
+	require.EqualValues(t, 44, size, "up to 44 bytes Redis stores a string in one allocation with its header")
 
 	take(t, l, "b", charge("x", hourly(2), 0))
 	take(t, l, "b", charge("x", hourly(2), 3))
-	require.Zero(t, c.Exists(ctx, "{"+prefix(t)+":v1:b}:x").Val(), "neither a look nor a refusal makes a bucket")
+	require.Zero(t, c.Exists(ctx, "{"+prefix(t)+":v1:b}:x").Val(), "neither a look nor a refusal creates a key")
 
-	// No sender reaches another's buckets by its name.
+	// A sender's ID cannot be chosen so that its keys are those of another sender.
 	take(t, l, "a}:x", charge("y", hourly(2), 2))
 	require.Equal(t, 2, take(t, l, "a", charge("x}:y", hourly(2), 0))[0].Remaining)
 }
 
-// An older time is never written, and mints nothing.
+// If the clock of Redis steps back, a bucket keeps its time and gains no tokens.
 func TestClockOfRedisStepsBack(t *testing.T) {
 	c := shared(t)
 	l := open(t, c, redislimit.Config{Timeout: time.Second})
 	limit := senderauth.Limit{Requests: 1, Per: time.Second, Burst: 10}
 	take(t, l, "a", charge("x", limit, 4))
 	key := "{" + prefix(t) + ":v1:a}:x"
-	// As if the clock had been an hour ahead when the bucket was written.
+	// Pretend that the clock was an hour ahead when the bucket was written.
 	ahead := redis.NewScript(`
 		local v = redis.call('GET', KEYS[1])
 		local level, last = struct.unpack('<dd', v, 29)
@@ -60,6 +60,6 @@ func TestClockOfRedisStepsBack(t *testing.T) {
 		return string.format('%.0f', last)`).Run(ctx, c, []string{key}).Text()
 	require.NoError(t, err)
 	require.Equal(t, last, after)
-	// The state still ends when the bucket would be full by the new clock.
+	// The key still expires when the bucket would be full by the new clock.
 	require.LessOrEqual(t, c.PTTL(ctx, key).Val(), 11*time.Second)
 }

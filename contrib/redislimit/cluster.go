@@ -1,8 +1,7 @@
 package redislimit
 
-// A Cluster can fail in parts: a master that died takes its slots with it until
-// its replica is promoted. Each part of 256 slots has a line and a breaker of
-// its own.
+// A Cluster can fail in parts: the slots of a dead master are down until its replica is
+// promoted. Each part of 256 slots has its own line and breaker.
 const clusterParts = 64
 
 type part struct {

@@ -24,18 +24,17 @@ type Config struct {
 	// not block. A result below 1 counts as 1.
 	CountInstances func() int
 
-	// Lease turns lease mode on: an instance takes tokens from Redis ahead of
-	// need and serves from memory, more of them the faster a sender is, and
-	// none for a slow one. Leased tokens lapse after this time, or after a
-	// quarter of the time that fills the bucket if that is less. Zero means
-	// exact mode; 100 milliseconds is a good lease. The fleet never admits more
-	// than in exact mode. It admits less by what instances hold of a sender
-	// while others ask for it.
+	// Lease turns lease mode on: an instance takes tokens from Redis ahead of need
+	// and decides from memory. It takes more for a faster sender, and none for a
+	// slow one. Leased tokens lapse after this time, or after a quarter of the time
+	// that fills the bucket if that is less. Zero means exact mode; 100
+	// milliseconds is a good lease. The fleet never admits more than in exact mode.
+	// It may admit less, because some instances hold tokens that others need.
 	Lease time.Duration
 
-	// Timeout is how long a decision waits for Redis, or up to a tenth less. In
-	// lease mode a decision may first wait for a call of the same sender that
-	// is in flight, and then for its own. Zero means 50 milliseconds.
+	// Timeout is how long a decision waits for Redis, or up to a tenth less. In lease
+	// mode a decision may first wait for a call in flight for the same sender, and
+	// then for its own. Zero means 50 milliseconds.
 	Timeout time.Duration
 	// Failures is the number of failed calls in a row after which the limiter
 	// stops calling Redis. Zero means 5.

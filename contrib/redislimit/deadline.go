@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// deadlines hands out contexts that share a deadline: one of its own costs a
-// call a microsecond, most of it for a timer that never fires. The deadline of a
-// call is at most its timeout ahead, and at least nine tenths of it.
+// deadlines hands out contexts that share a deadline, because a context of its own costs a
+// call a microsecond, most of it for a timer that never fires. A call gets at least nine
+// tenths of the timeout and at most all of it.
 type deadlines struct {
 	timeout time.Duration
 	last    atomic.Pointer[deadline]
@@ -16,7 +16,7 @@ type deadlines struct {
 
 type deadline struct {
 	context.Context
-	fresh time.Time // until when a call may still begin with it
+	fresh time.Time // until when a new call may use it
 }
 
 // of returns a context with a deadline and the values of ctx.
@@ -25,14 +25,14 @@ func (d *deadlines) of(ctx context.Context) context.Context {
 	last := d.last.Load()
 	if last == nil || now.After(last.fresh) {
 		shared, cancel := context.WithDeadline(context.Background(), now.Add(d.timeout))
-		context.AfterFunc(shared, cancel) // nobody knows earlier that it may end
+		context.AfterFunc(shared, cancel) // calls may use it until then
 		last = &deadline{shared, now.Add(d.timeout / 10)}
 		d.last.Store(last)
 	}
 	return &callContext{last, ctx}
 }
 
-// A callContext takes its end from the one and its values from the other.
+// A callContext has the end of a deadline and the values of another context.
 type callContext struct {
 	*deadline
 	values context.Context

@@ -9,11 +9,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// What an error of Redis says: whether the script ran, and whether Redis is at
-// fault.
+// The functions of this file tell from an error whether the script ran, and whether Redis
+// is at fault.
 
-// notDone reports an error of a server that did nothing. The next one to be
-// asked may be another: after a failover, or while a slot moves.
+// notDone reports an error of a server that did not run the script. A retry may reach
+// another server, after a failover or while a slot moves.
 func notDone(err error) bool {
 	for _, prefix := range []string{"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"} {
 		if redis.HasErrorPrefix(err, prefix) {

@@ -11,12 +11,12 @@ import (
 
 func ExampleNew() {
 	client := redis.NewUniversalClient(&redis.UniversalOptions{
-		Addrs:                 []string{"localhost:6379"}, // more than one: a Cluster; with MasterName: Sentinel
+		Addrs:                 []string{"localhost:6379"}, // several make a Cluster client, MasterName a Sentinel client
 		ContextTimeoutEnabled: true,
 	})
 	defer client.Close()
 	limiter, err := redislimit.New(client, redislimit.Config{
-		Instances: 3, // while Redis is unreachable, each admits a third
+		Instances: 3, // while Redis is unreachable, each enforces a third of the limits
 		Lease:     100 * time.Millisecond,
 		OnMode:    func(m redislimit.Mode, err error) { log.Printf("limits are %s: %v", m, err) },
 	})

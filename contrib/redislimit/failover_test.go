@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A replica is promoted: what it says before (READONLY) is retried once, then
-// decided without it, and the bucket goes on where it was.
+// Until a replica is promoted it answers READONLY: a call is retried once, and then
+// decided locally. After the promotion the bucket continues at its old level.
 func TestFailover(t *testing.T) {
 	master := startServer(t, "redis-server", "--repl-diskless-sync-delay", "0")
 	replica := startServer(t, "redis-server", "--replicaof", "127.0.0.1 "+fmt.Sprint(master.Port()))
@@ -40,14 +40,14 @@ func TestFailover(t *testing.T) {
 	}
 	require.NoError(t, m.are(redislimit.Fallback))
 	stats := commands(t, c)
-	require.LessOrEqual(t, stats["evalsha"]+stats["eval"], 6, "3 decisions, each tried twice")
+	require.LessOrEqual(t, stats["evalsha"]+stats["eval"], 6, "3 decisions with one retry each")
 	require.NoError(t, c.Do(ctx, "replicaof", "no", "one").Err())
 	eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
 	require.Equal(t, 5, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
 }
 
-// A Sentinel promotes the replica of a master that died: the limiter finds it by
-// itself, and the bucket goes on where it was.
+// After a Sentinel has promoted the replica of a dead master, the limiter finds it by
+// itself, and the bucket continues at its old level.
 func TestSentinel(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		t.Parallel()
@@ -117,7 +117,7 @@ func TestCluster(t *testing.T) {
 		require.Equal(t, 3, take(t, l, sender(1), charge("y", hourly(5), 0))[0].Remaining)
 		require.Equal(t, 9, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
 
-		// A slot moves to another master: MOVED is followed.
+		// A slot moves to another master, and the client follows MOVED.
 		tag := prefix(t) + ":v1:" + sender(0)
 		slot := c.ClusterKeySlot(ctx, "{"+tag+"}").Val()
 		var from, to *redis.Client
@@ -143,25 +143,25 @@ func TestCluster(t *testing.T) {
 		require.Equal(t, 8, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
 		require.NoError(t, m.are())
 
-		// One master hangs: its senders are decided without it, the others' by
-		// theirs. It goes on before the Cluster gives it up.
+		// One master hangs. Its senders are decided locally, and the others by their own
+		// masters. It resumes before the Cluster declares it dead.
 		nodes[2].pause()
-		var shared, away atomic.Int64
+		var shared, local atomic.Int64
 		for i := range 60 {
 			wg.Go(func() {
 				switch b := take(t, l, sender(i), charge("z", hourly(100), 0)); b[0].Remaining {
 				case 100:
 					shared.Add(1)
 				case 50:
-					away.Add(1)
+					local.Add(1)
 				}
 			})
 		}
 		wg.Wait()
 		nodes[2].resume()
-		require.EqualValues(t, 60, shared.Load()+away.Load())
+		require.EqualValues(t, 60, shared.Load()+local.Load())
 		require.Positive(t, shared.Load())
-		require.Positive(t, away.Load())
+		require.Positive(t, local.Load())
 		eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
 		require.Equal(t, 100, take(t, l, sender(1), charge("z", hourly(100), 0))[0].Remaining)
 	})

@@ -29,7 +29,7 @@ func (l *Limiter) fallBack(ctx context.Context, q *request, err error) ([]sender
 	}
 	copy(q.balances, balances)
 	for _, c := range q.asked {
-		// A cost above the share may still pass when Redis is back.
+		// A cost above the share may pass when Redis is back.
 		if c.balance.RetryAfter < 0 && c.need <= c.full {
 			c.balance.RetryAfter = time.Second
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The shares of all instances are no more than the limit, except that each has a
-// burst of 1.
+// The shares of all instances add up to no more than the limit, except that each has a
+// burst of at least 1.
 func TestShareOfALimit(t *testing.T) {
 	for limit, want := range map[senderauth.Limit]senderauth.Limit{
 		senderauth.PerSecond(10):                        {Requests: 10, Per: 3 * time.Second, Burst: 3},

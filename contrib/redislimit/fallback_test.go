@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Redis dies under load, comes back empty, and dies again: every decision is
-// made, the sender gets a share of the burst while it is away and one burst
-// when it is back empty, and each change is told once.
+// Redis dies under load, comes back empty, and dies again. Every decision succeeds. The
+// sender gets a share of the burst during the outage and one burst from the empty Redis.
+// OnMode is called once for each change.
 func TestRedisDies(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		s := startServer(t, "redis-server")
@@ -49,7 +49,7 @@ func TestRedisDies(t *testing.T) {
 		require.Zero(t, d.slow.Load())
 		require.NoError(t, l.Close())
 		eventually(t, func() error {
-			// The client's own: it tries to connect again.
+			// The client may have goroutines that try to reconnect.
 			if n := runtime.NumGoroutine(); n > goroutines+c.Options().PoolSize {
 				return fmt.Errorf("%d goroutines, %d before", n, goroutines)
 			}
@@ -58,7 +58,7 @@ func TestRedisDies(t *testing.T) {
 	})
 }
 
-// Redis hangs: nobody hangs with it, and when it goes on, so does the limiter.
+// While Redis hangs, decisions do not. When it resumes, the limiter uses it again.
 func TestRedisHangs(t *testing.T) {
 	s := startServer(t, "redis-server")
 	c := s.client()
@@ -82,10 +82,10 @@ func TestRedisHangs(t *testing.T) {
 	s.resume()
 	eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
 	b := take(t, l, "a", charge("x", hourly(10), 0))
-	// Redis may have done what it had been sent before it hung.
+	// Redis may have executed commands that were sent before it hung.
 	require.LessOrEqual(t, b[0].Remaining, 9)
 
-	// Close waits for what is under way.
+	// Close waits for the probe in flight.
 	s.pause()
 	for m.are(redislimit.Fallback, redislimit.Shared) == nil {
 		take(t, l, "b", charge("x", hourly(10), 0))
@@ -96,8 +96,9 @@ func TestRedisHangs(t *testing.T) {
 	require.False(t, contains(string(all[:runtime.Stack(all, true)]), "(*breaker).recover("))
 }
 
-// Failures that are not in a row change no mode: each is decided without Redis.
-func TestFailuresNowAndThen(t *testing.T) {
+// A failed call that is not followed by another one falls back on its own and changes no
+// mode.
+func TestIsolatedFailuresChangeNoMode(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		s := startServer(t, "redis-server")
 		c := s.client()
@@ -107,16 +108,16 @@ func TestFailuresNowAndThen(t *testing.T) {
 		for i := range 3 {
 			require.Equal(t, 100-i, take(t, l, "a", charge("x", hourly(100), 0))[0].Remaining)
 			s.pause()
-			require.Equal(t, 50, take(t, l, "b", charge("x", hourly(100), 0))[0].Remaining, "a half")
+			require.Equal(t, 50, take(t, l, "b", charge("x", hourly(100), 0))[0].Remaining, "the share is a half")
 			s.resume()
 			s.wait()
 			require.Equal(t, 99-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining)
 		}
-		// A key that is none of ours is an answer of a Redis that is well.
+		// WRONGTYPE is the answer of a healthy Redis, so it ends a row of failures.
 		require.NoError(t, c.HSet(ctx, "{"+prefix(t)+":v1:a}:hash", "f", 1).Err())
 		for range 3 {
 			s.pause()
-			require.Equal(t, 50, take(t, l, "b", charge("x", hourly(100), 0))[0].Remaining, "a half")
+			require.Equal(t, 50, take(t, l, "b", charge("x", hourly(100), 0))[0].Remaining, "the share is a half")
 			s.resume()
 			s.wait()
 			_, err := l.Take(ctx, "a", []senderauth.Charge{charge("hash", hourly(100), 1)})
@@ -126,19 +127,20 @@ func TestFailuresNowAndThen(t *testing.T) {
 	})
 }
 
-// A Redis that is full answers, but does not write: it is away until it does.
+// A Redis out of memory answers but does not write. It counts as unreachable until it can
+// write again.
 func TestRedisIsFull(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
 	var m modes
 	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, Timeout: time.Second, ProbeEvery: 5 * time.Millisecond})
-	// What is tried meanwhile overwrites no bucket, whatever its name.
+	// The probes must not overwrite a bucket called "probe".
 	require.Equal(t, 97, take(t, l, "a", charge("probe", hourly(100), 3))[0].Remaining)
 	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "1").Err())
 	for i := range 20 {
-		require.Equal(t, 49-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining, "a half")
+		require.Equal(t, 49-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining, "the share is a half")
 	}
-	<-time.After(50 * time.Millisecond) // that it answers is not enough
+	<-time.After(50 * time.Millisecond) // several probes, all of which Redis answers with an error
 	require.NoError(t, m.are(redislimit.Fallback))
 	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "0").Err())
 	eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
@@ -146,7 +148,7 @@ func TestRedisIsFull(t *testing.T) {
 	require.Equal(t, 97, take(t, l, "a", charge("probe", hourly(100), 0))[0].Remaining)
 }
 
-// A service starts without Redis and finds it when it comes.
+// A service starts while Redis is down, and uses it once it is up.
 func TestStartsWithoutRedis(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		s := startServer(t, "redis-server")
@@ -161,7 +163,7 @@ func TestStartsWithoutRedis(t *testing.T) {
 		b := take(t, l, "a", charge("x", hourly(10), 5), charge("y", senderauth.Unlimited(), 1), charge("z", senderauth.Blocked(), 0))
 		require.True(t, b[0].Refused)
 		require.Equal(t, 3, b[0].Remaining, "a third of the burst")
-		require.Equal(t, time.Second, b[0].RetryAfter, "more than the share, but not than the burst")
+		require.Equal(t, time.Second, b[0].RetryAfter, "the cost is above the share, but not above the burst")
 		b = take(t, l, "a", charge("x", hourly(10), 11))
 		require.Negative(t, b[0].RetryAfter)
 		require.False(t, take(t, l, "a", charge("x", hourly(10), 3))[0].Refused)
@@ -191,6 +193,6 @@ func TestFailClosed(t *testing.T) {
 			require.Nil(t, b)
 		}
 		b := take(t, l, "a", charge("x", senderauth.Unlimited(), 1), charge("y", senderauth.Blocked(), 1))
-		require.True(t, b[1].Refused, "what needs no bucket needs no Redis")
+		require.True(t, b[1].Refused, "Unlimited and Blocked need no Redis")
 	})
 }

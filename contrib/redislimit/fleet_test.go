@@ -19,8 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An order is what a worker, a process of its own, is told to do: attempts, one
-// every so often, of one sender's token.
+// An order tells a worker process to take one token of a sender a number of times, at an
+// interval.
 type order struct {
 	Sender   string
 	Limit    senderauth.Limit
@@ -28,8 +28,7 @@ type order struct {
 	Every    time.Duration
 }
 
-// A report is when each attempt that was admitted began and ended, in Unix
-// microseconds.
+// A report has the start and the end of each admitted attempt, in Unix microseconds.
 type report struct {
 	Began, Ended []int64
 	Error        string
@@ -106,7 +105,7 @@ func startWorker(t *testing.T, addr string, lease time.Duration) *worker {
 	return &worker{cmd: cmd, in: in, out: bufio.NewReader(out)}
 }
 
-// tell starts an order; hear returns its report.
+// tell sends an order to the worker, and hear reads its report.
 func (w *worker) tell(t *testing.T, o order) {
 	t.Helper()
 	require.NoError(t, json.NewEncoder(w.in).Encode(o))
@@ -122,9 +121,9 @@ func (w *worker) hear(t *testing.T) report {
 	return r
 }
 
-// within fails the test if in any interval more was admitted than the limit
-// allows. What was decided between the beginning of one attempt and the end of
-// another was decided in that interval.
+// within fails the test if more was admitted in any interval than the limit allows. Every
+// attempt is decided between its start and its end, so it checks each interval from the
+// start of one attempt to the end of another.
 func within(t *testing.T, l senderauth.Limit, all []report) {
 	t.Helper()
 	type event struct{ began, ended int64 }
@@ -149,9 +148,9 @@ func within(t *testing.T, l senderauth.Limit, all []report) {
 	}
 }
 
-// Processes that are known to be hot take one token each, lease more with it,
-// wait until the bucket is full behind them, and spend all they can at once.
-// Then one of them is frozen with its leases, and another killed with its own.
+// Four processes become hot for a sender, take one token each, which leases them more,
+// wait until the bucket has refilled, and spend everything at once. Then one process is
+// frozen while it holds leases, and another is killed.
 func TestAdversary(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		t.Parallel()
@@ -210,8 +209,8 @@ func TestAdversary(t *testing.T) {
 	})
 }
 
-// One sender at many processes, below, at and above its limit: what is admitted
-// is what the limit allows, whatever their number.
+// However many processes serve one sender, below, at and above its limit, they admit what
+// the limit allows.
 func TestInstances(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		t.Parallel()
@@ -226,7 +225,7 @@ func TestInstances(t *testing.T) {
 		for _, n := range []int{1, 3, 5, 9} {
 			for _, share := range []float64{0.9, 1, 2} {
 				perWorker := float64(limit.Requests) * share / float64(n)
-				attempts := int(perWorker) // in a second: ten times what fills the bucket
+				attempts := int(perWorker) // for a second, ten times as long as the bucket takes to fill
 				for _, w := range workers[:n] {
 					w.tell(t, order{
 						Sender: fmt.Sprint(n, share), Limit: limit,
@@ -251,7 +250,7 @@ func TestInstances(t *testing.T) {
 	})
 }
 
-// FLUSHALL gives a sender one burst, and no more.
+// FLUSHALL gives a sender one extra burst at most.
 func TestFlush(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		c := startServer(t, "redis-server").client()

@@ -29,7 +29,7 @@ func contains(s string, all ...string) bool {
 	return true
 }
 
-// shared is the server of the tests that do it no harm.
+// shared returns a client of the server that tests share, which they must leave intact.
 func shared(t testing.TB) redis.UniversalClient {
 	t.Helper()
 	if url := os.Getenv("SENDERAUTH_TEST_REDIS"); url != "" {
@@ -66,8 +66,8 @@ func open(t testing.TB, c redis.UniversalClient, cfg redislimit.Config) *redisli
 
 var prefixes sync.Map
 
-// prefix is the same for all limiters of a test, and another each time that it
-// runs.
+// prefix returns a Config.Prefix that all limiters of a test share, and that differs in
+// each run.
 func prefix(t testing.TB) string {
 	p, _ := prefixes.LoadOrStore(t, fmt.Sprintf("%s-%x", t.Name(), rand.Uint64()))
 	return p.(string)
@@ -83,7 +83,7 @@ func charge(name string, l senderauth.Limit, cost int) senderauth.Charge {
 	return senderauth.Charge{Name: name, Limit: l, Cost: cost}
 }
 
-// hourly refills so slowly that no test sees it.
+// hourly returns a limit that refills too slowly for any test to notice.
 func hourly(burst int) senderauth.Limit {
 	return senderauth.Limit{Requests: 1, Per: time.Hour, Burst: burst}
 }
@@ -95,7 +95,7 @@ func take(t testing.TB, l *redislimit.Limiter, sender string, c ...senderauth.Ch
 	return b
 }
 
-// commands returns how often Redis ran each command since it was last asked.
+// commands returns how often Redis ran each command since the last call of commands.
 func commands(t testing.TB, c *redis.Client) map[string]int {
 	t.Helper()
 	info, err := c.Info(ctx, "commandstats").Result()
@@ -113,7 +113,7 @@ func commands(t testing.TB, c *redis.Client) map[string]int {
 	return m
 }
 
-// modes records what OnMode was told.
+// modes records the calls of OnMode.
 type modes struct {
 	mu  sync.Mutex
 	all []redislimit.Mode
@@ -137,10 +137,10 @@ func (m *modes) are(want ...redislimit.Mode) error {
 	return nil
 }
 
-// load takes from many goroutines until stopped.
+// load calls Take from many goroutines until stop is called.
 type load struct {
 	admitted, refused, failed atomic.Int64
-	slow                      atomic.Int64 // decisions that took ten seconds
+	slow                      atomic.Int64 // decisions that took more than ten seconds
 	stop                      func()
 }
 

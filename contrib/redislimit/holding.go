@@ -24,22 +24,22 @@ type fetch struct {
 	err    error         // valid once done is closed
 }
 
-// An order is what a fetch is to do for one bucket, and afterwards what is held
-// of it.
+// An order says what a fetch does for one bucket. After the fetch it also has the tokens
+// that are held.
 type order struct {
 	*scale
 	name    string
 	need    int           // tokens that the caller takes
-	extra   int           // tokens to lease besides
+	extra   int           // tokens to lease on top of need
 	settled [2]settlement // what became of the leases since the last fetch
 
-	held  int           // after the fetch
-	retry time.Duration // at least as long Redis is not asked again
+	held  int           // tokens held after the fetch
+	retry time.Duration // how long Redis is not called again at least
 }
 
 // A settlement is what became of a lease's tokens.
 type settlement struct {
-	lapse       int64 // by which Redis knows the lease
+	lapse       int64 // the lease's ID in Redis
 	spent, back int
 }
 
@@ -47,10 +47,10 @@ type settlement struct {
 type verdict int
 
 const (
-	decided verdict = iota // it is decided, from what is held
-	join                   // nobody yet: wait for the fetch in flight, then decide again
-	send                   // a new fetch, which also brings more tokens
-	direct                 // take.lua: no more tokens will come for now
+	decided verdict = iota // the instance has decided
+	join                   // wait for the fetch in flight, then decide again
+	send                   // Redis decides with a new fetch, which also leases more tokens
+	direct                 // Redis decides with take.lua, because it has no tokens to lease
 )
 
 // A decision is what becomes of a request. The fetch is the one to join or to
@@ -60,10 +60,10 @@ type decision struct {
 	fetch   *fetch
 }
 
-// spend admits charges that are amply covered by what is held, which are nearly
-// all of a hot sender's. It reports whether it did, and otherwise changes
-// nothing. It skips the request that [holding.decide] needs, with which a
-// decision takes 2.4 times as long (benchmarks, "lease, one hot sender").
+// spend admits charges that the held tokens cover amply, as they do nearly all charges of a
+// hot sender. It reports whether it did, and otherwise changes nothing. It needs no request,
+// with which [holding.decide] takes 2.4 times as long (benchmarks, "lease, one hot
+// sender").
 func (h *holding) spend(charges []senderauth.Charge, balances []senderauth.Balance, now time.Duration) bool {
 	var from [2]*reserve
 	if len(charges) > len(from) {
@@ -87,9 +87,9 @@ func (h *holding) spend(charges []senderauth.Charge, balances []senderauth.Balan
 	return true
 }
 
-// decide decides a request from what is held, if that can be done truly, and
-// fills in its balances. Otherwise it says who does: a request that joins is
-// counted among those that wait, until [holding.leave].
+// decide decides a request from the held tokens, if it can do so correctly, and fills in the
+// balances. Otherwise the verdict says who decides. The tokens of a request that joins are
+// counted as waiting until [holding.leave].
 func (h *holding) decide(q *request, now time.Duration) decision {
 	h.open(q)
 	short, lacking := h.short(q, now)
@@ -139,8 +139,8 @@ func (h *holding) open(q *request) {
 	}
 }
 
-// short returns how many charges are not covered by what is held, and for how
-// many of those Redis is known to lack the tokens as well.
+// short returns how many charges the held tokens do not cover, and for how many of those
+// Redis is known to lack the tokens as well.
 func (h *holding) short(q *request, now time.Duration) (short, lacking int) {
 	for i := range q.asked {
 		c := &q.asked[i]
@@ -163,7 +163,7 @@ func (h *holding) admit(q *request, now time.Duration) {
 	}
 }
 
-// refuse refuses what is not covered, and counts it as demand.
+// refuse refuses the charges that the held tokens do not cover, and counts them as demand.
 func (h *holding) refuse(q *request, now time.Duration) {
 	for i := range q.asked {
 		c := &q.asked[i]
@@ -177,8 +177,8 @@ func (h *holding) refuse(q *request, now time.Duration) {
 	}
 }
 
-// count adds the tokens of a request to those that callers wait for, or takes
-// them off. What is refused in any case waits for an answer, but for no tokens.
+// count adds the tokens of a request to those that callers wait for, or subtracts them. A
+// request that is refused in any case waits for an answer but for no tokens.
 func (h *holding) count(q *request, sign int) {
 	if q.refused {
 		return
@@ -200,18 +200,18 @@ func (h *holding) idle(now time.Duration) bool {
 	return h.fetch == nil && slices.ContainsFunc(h.reserves, func(r reserve) bool { return r.anyIdle(now) })
 }
 
-// holds reports whether there are tokens, or may soon be.
+// holds reports whether there are tokens, or a fetch may bring some.
 func (h *holding) holds() bool {
 	return h.fetch != nil || slices.ContainsFunc(h.reserves, func(r reserve) bool { return r.holds() })
 }
 
-// forgettable reports whether the holding says nothing that Redis would not.
+// forgettable reports whether the holding knows nothing that Redis does not.
 func (h *holding) forgettable(now time.Duration) bool {
 	return h.fetch == nil && !h.listed &&
 		!slices.ContainsFunc(h.reserves, func(r reserve) bool { return !r.forgettable(now) })
 }
 
-// ordersFor returns what a request needs. A request that takes nothing leases
+// ordersFor returns the orders of a request's fetch. A request that takes nothing leases
 // nothing either.
 func (h *holding) ordersFor(q *request, now time.Duration) []order {
 	orders := make([]order, len(q.asked))
@@ -226,8 +226,8 @@ func (h *holding) ordersFor(q *request, now time.Duration) []order {
 	return orders
 }
 
-// refill begins a fetch that nobody waits for: more tokens of all that is held,
-// while those that are idle go back.
+// refill begins a fetch in the background. It leases more tokens for every reserve of the
+// sender and gives idle ones back.
 func (h *holding) refill(now time.Duration) *fetch {
 	orders := make([]order, len(h.reserves))
 	for i := range h.reserves {
@@ -241,9 +241,9 @@ func (h *holding) begin(orders []order, now time.Duration) *fetch {
 	return h.fetch
 }
 
-// land ends the fetch in flight and puts away what it brought. A nil reply is
-// that of a fetch that failed. It is not sent again, because what it reported
-// could count twice. The tokens it gave back, or would have brought, lapse.
+// land ends the fetch in flight and adds the tokens that it leased. A nil reply means that
+// the fetch failed. It is not retried, because what it reported could count twice. Tokens
+// that it gave back or leased lapse.
 func (h *holding) land(f *fetch, reply leaseReply, now time.Duration) {
 	h.fetch = nil
 	if reply == nil {
@@ -256,8 +256,8 @@ func (h *holding) land(f *fetch, reply leaseReply, now time.Duration) {
 		if got.leased > 0 {
 			until := time.Duration(0)
 			if same {
-				// From before the fetch was sent, and earlier by more than two
-				// clocks drift apart.
+				// Count from before the fetch was sent, and stop early by more than two
+				// clocks can drift apart.
 				left := microseconds(got.lapse - reply.clock())
 				until = f.sent + left - left/8
 			}

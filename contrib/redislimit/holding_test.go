@@ -20,7 +20,7 @@ func requestOf(t *testing.T, charges ...senderauth.Charge) *request {
 	return q
 }
 
-// holdingOf holds tokens of buckets of the limit thousand.
+// holdingOf returns a holding with tokens of buckets with the limit thousand.
 func holdingOf(tokens map[string]int) *holding {
 	h := &holding{sender: "a"}
 	for name, n := range tokens {
@@ -31,7 +31,7 @@ func holdingOf(tokens map[string]int) *holding {
 	return h
 }
 
-// replyOf is what lease.lua answers for one bucket at the time 0 of its clock.
+// replyOf returns the reply of lease.lua for one bucket at time 0 of its clock.
 func replyOf(taken bool, level uint64, leased int, lapse time.Duration) leaseReply {
 	n := int64(0)
 	if taken {
@@ -59,7 +59,7 @@ func TestUncoveredRequestAsksRedis(t *testing.T) {
 	require.Equal(t, []int{4, 6}, []int{d.fetch.orders[0].need, d.fetch.orders[1].need})
 	require.Zero(t, h.reserve("x").held(0), "what is held goes back")
 
-	// The next one waits for that, and is counted in the fetch after it.
+	// The next request waits for that fetch and is counted in the next one.
 	q := requestOf(t, chargeOf("x", thousand, 7))
 	require.Equal(t, decision{join, d.fetch}, h.decide(q, 0))
 	require.Equal(t, 7, h.reserve("x").waiting)
@@ -67,7 +67,7 @@ func TestUncoveredRequestAsksRedis(t *testing.T) {
 	require.Zero(t, h.reserve("x").waiting)
 }
 
-// A request that takes nothing asks for the true level, and leases nothing.
+// A request that takes nothing reads the true level from Redis and leases nothing.
 func TestLookAsksRedisAndLeasesNothing(t *testing.T) {
 	for _, q := range []*request{
 		requestOf(t, chargeOf("x", thousand, 0)),
@@ -85,7 +85,8 @@ func TestLookAsksRedisAndLeasesNothing(t *testing.T) {
 	}
 }
 
-// What Redis is known to lack is refused without asking, and counts as demand.
+// If Redis is known to lack the tokens, the request is refused without a call, and counts
+// as demand.
 func TestRefusedRequestTakesNothing(t *testing.T) {
 	h := holdingOf(map[string]int{"x": 10, "y": 5})
 	h.reserve("y").learn(0, 0, 100, false, 0)
@@ -101,8 +102,8 @@ func TestRefusedRequestTakesNothing(t *testing.T) {
 	require.Equal(t, []int{0, 100}, []int{h.reserve("x").demand, h.reserve("y").demand})
 }
 
-// If one of two buckets lacks the tokens and the other is merely not held, only
-// Redis can say, and there is nothing to lease.
+// If Redis lacks the tokens of one bucket and the instance merely does not hold those of
+// another, Redis decides, and nothing is leased.
 func TestHalfKnownShortageIsDecidedByRedis(t *testing.T) {
 	h := holdingOf(map[string]int{"x": 0, "y": 0})
 	h.reserve("y").learn(0, 0, 1, false, 0)
@@ -111,8 +112,9 @@ func TestHalfKnownShortageIsDecidedByRedis(t *testing.T) {
 	require.Equal(t, send, h.decide(q, time.Second).verdict, "until the shortage may have ended")
 }
 
-// The fast path admits what is amply covered, and otherwise changes nothing.
-func TestSpendIsTheSameDecision(t *testing.T) {
+// The fast path admits a request that is amply covered, with the same balances as decide,
+// and otherwise changes nothing.
+func TestSpendDecidesLikeDecide(t *testing.T) {
 	h, same := holdingOf(map[string]int{"x": 100, "y": 100}), holdingOf(map[string]int{"x": 100, "y": 100})
 	q := requestOf(t, chargeOf("x", thousand, 1), chargeOf("y", thousand, 75))
 	balances := make([]senderauth.Balance, 2)
@@ -142,9 +144,9 @@ func TestSpendIsTheSameDecision(t *testing.T) {
 	require.False(t, h.spend([]senderauth.Charge{chargeOf("y", thousand, 1)}, balances, 0))
 }
 
-// Tokens are used no longer than seven eighths of the time for which Redis
-// leased them, from before it was asked.
-func TestLeaseBeginsWhenItWasAskedFor(t *testing.T) {
+// An instance uses tokens for at most seven eighths of their lease, counted from before it
+// called Redis.
+func TestLeaseStartsBeforeTheCall(t *testing.T) {
 	h := holdingOf(nil)
 	sent := 5 * time.Second
 	d := h.decide(requestOf(t, chargeOf("x", thousand, 1)), sent)
@@ -157,7 +159,7 @@ func TestLeaseBeginsWhenItWasAskedFor(t *testing.T) {
 	require.False(t, r.lacks(1, sent+30*time.Millisecond))
 }
 
-// What was leased by a limit that has changed meanwhile is not spent.
+// Tokens that arrive after the limit has changed are not spent.
 func TestLimitChangesDuringAFetch(t *testing.T) {
 	h := holdingOf(nil)
 	d := h.decide(requestOf(t, chargeOf("x", thousand, 1)), 0)
@@ -169,7 +171,7 @@ func TestLimitChangesDuringAFetch(t *testing.T) {
 	require.False(t, h.reserve("x").lacks(1, 0), "what Redis said was of the other limit")
 }
 
-// What a fetch that failed gave back and reported is not reported again.
+// What a failed fetch gave back and reported is not reported again.
 func TestFailedFetchIsNotRepeated(t *testing.T) {
 	h := holdingOf(map[string]int{"x": 10})
 	q := requestOf(t, chargeOf("x", thousand, 20))
@@ -178,7 +180,7 @@ func TestFailedFetchIsNotRepeated(t *testing.T) {
 	require.Equal(t, settlement{lapse: 1}, h.decide(q, 0).fetch.orders[0].settled[0])
 }
 
-// A caller learns what Redis has left and what is held.
+// A balance counts the tokens left in Redis and those that the instance holds.
 func TestBalanceAfterAFetch(t *testing.T) {
 	token := scaleOf(thousand).perToken
 	decideBy := func(cost int, reply leaseReply) senderauth.Balance {
@@ -193,13 +195,13 @@ func TestBalanceAfterAFetch(t *testing.T) {
 		decideBy(1, replyOf(true, 400*token, 20, testLease)))
 	require.Equal(t, 1000, decideBy(1, replyOf(true, 999*token, 20, testLease)).Remaining, "no more than the burst")
 	require.Equal(t, senderauth.Balance{Refused: true, Remaining: 2, ResetAfter: 998 * time.Millisecond, RetryAfter: testLease / 4},
-		decideBy(3, replyOf(false, 2*token, 0, 0)), "for so long Redis is not asked")
+		decideBy(3, replyOf(false, 2*token, 0, 0)), "RetryAfter lasts as long as Redis is not called")
 	require.Equal(t, 498*time.Millisecond, decideBy(500, replyOf(false, 2*token, 0, 0)).RetryAfter)
 	require.EqualValues(t, -1, decideBy(1001, replyOf(true, 2*token, 0, 0)).RetryAfter, "it can never pass")
 	require.False(t, decideBy(0, replyOf(true, 0, 0, 0)).Refused)
 }
 
-// A refill fetches all that is low, one fetch at a time.
+// A refill orders more tokens of all reserves, in one fetch at a time.
 func TestLowHoldingIsRefilledOnce(t *testing.T) {
 	h := holdingOf(map[string]int{"x": 100})
 	q := requestOf(t, chargeOf("x", thousand, 80))

@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An ended context is an error of the one call, and no failure of Redis. What
-// hooks of the client find in a context, they find in a call's.
-func TestContexts(t *testing.T) {
+// An ended context fails its own call and does not count as a failure of Redis. Hooks of
+// the client see the values of the caller's context.
+func TestContextEndsItsCallAndReachesHooks(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		c := startServer(t, "redis-server").client()
 		defer c.Close()
@@ -36,7 +36,7 @@ func TestContexts(t *testing.T) {
 
 type hookKey struct{}
 
-// A hook notes what it finds in the context of a command.
+// A hook records the value that it finds in the context of a command.
 type hook struct{ value atomic.Value }
 
 func (h *hook) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -54,8 +54,7 @@ func (h *hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 	return next
 }
 
-// A hook that panics is a matter of the one call: those that come after it are
-// decided.
+// panicking is a hook that panics at the first command.
 type panicking struct {
 	hook
 	commands int
@@ -70,7 +69,8 @@ func (h *panicking) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-func TestHookPanics(t *testing.T) {
+// A panic of a hook affects only its own call. Later calls are decided.
+func TestPanicOfAHookEndsItsCallOnly(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		c := startServer(t, "redis-server").client()
 		defer c.Close()
@@ -81,8 +81,8 @@ func TestHookPanics(t *testing.T) {
 	})
 }
 
-// No key and no part of one is in what is written to Redis: only the sender,
-// the name, and numbers. None of them is of the instance's clock.
+// Redis gets the sender, the name of the limit and numbers, but no API key. Two calls send
+// the same words, so no number comes from the instance's clock.
 func TestRedisSeesNoClockAndNoKey(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
@@ -100,7 +100,7 @@ func TestRedisSeesNoClockAndNoKey(t *testing.T) {
 	require.Equal(t, r.words[0], r.words[1])
 }
 
-// A recorder notes the words of each command.
+// A recorder records the words of each command.
 type recorder struct {
 	hook
 	words [][]any

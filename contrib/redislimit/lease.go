@@ -14,17 +14,17 @@ import "time"
 // lapsing lowers it, the refill raises it by at most rate x T, and each
 // admission lowers it by one.
 //
-// The rooms of lease mode: a reserve is the state of one bucket, a holding that
-// of one sender, a leaseTable that of all senders in a shard. All three are
-// plain values that decide at a given time. leaseMap owns the locks, wire.go
-// the words exchanged with lease.lua, and leased.go the calls.
+// The parts of lease mode: a reserve is the state of one bucket, a holding that of one
+// sender, a leaseTable that of all senders in a shard. All three are plain values that
+// decide at a given time. leaseMap has the locks, wire.go the format of the messages to and
+// from lease.lua, and leased.go the calls.
 
 // A lease is a number of tokens that lapse together.
 type lease struct {
-	lapse  int64         // microseconds by the clock of Redis, which knows the lease by this
-	until  time.Duration // by the instance's clock: when to stop using it
-	tokens int           // left
-	spent  int           // and not yet reported to Redis
+	lapse  int64         // when it lapses, in microseconds by the clock of Redis; also its ID there
+	until  time.Duration // when to stop using it, by the instance's clock
+	tokens int           // tokens left
+	spent  int           // tokens spent and not yet reported to Redis
 }
 
 func (e *lease) usable(now time.Duration) bool { return e.until > now }
@@ -33,9 +33,9 @@ func (e *lease) usable(now time.Duration) bool { return e.until > now }
 // hardly outlast the call that brings it.
 const shortestTerm = 4 * time.Millisecond
 
-// leaseTerm returns how long tokens of a limit are leased: at most a quarter of
-// the time that fills the bucket, because for as long the bucket could lack that
-// much. Zero means that the limit is not leased.
+// leaseTerm returns how long tokens of a limit are leased: at most a quarter of the time
+// that fills the bucket, because other instances lack the tokens for that long. Zero means
+// that the limit is not leased.
 func leaseTerm(s *scale, most time.Duration) time.Duration {
 	if t := min(most, s.wait(0, s.full, 0)/4); t >= shortestTerm {
 		return t

@@ -1,10 +1,10 @@
 -- KEYS are buckets of one sender. ARGV[i] is '<dddf', the limit of KEYS[i], and
--- '<ddddddddd': the tokens that are needed now, the tokens to lease besides, for
--- how many microseconds, and for each of two leases when it lapses, how many of
--- its tokens were spent, and how many are given back. What is needed is taken
--- from all buckets or from none, and only with it is anything leased. The reply
--- is whether it was taken, the time, and for each bucket its level, for how many
--- microseconds it has had it, the tokens leased, and when they lapse.
+-- '<ddddddddd': the tokens needed now, the additional tokens to lease and for how many
+-- microseconds, and for each of two leases when it lapses, how many of its tokens were
+-- spent, and how many are given back. The needed tokens are taken from all buckets or
+-- from none, and tokens are leased only if they are taken. The reply is whether they were
+-- taken, the time, and for each bucket its level, for how many microseconds it has had
+-- it, the tokens leased, and when they lapse.
 
 -- settle removes tokens from the lease that lapses at t. Those given back
 -- return to the bucket, if there is room: they may be from a larger limit.
@@ -42,8 +42,8 @@ local function lease(b, wanted, term)
 	elseif e.t2 >= clock + term / 2 then
 		e.n2 = e.n2 + tokens
 	else
-		-- Two leases are all there are, unless instances lease for different
-		-- terms. Then the earlier one lapses with the later.
+		-- This happens only if instances lease for different terms. There is room for two
+		-- leases, so the earlier one then lapses with the later one.
 		e.t1, e.n1 = e.t2, e.n1 + e.n2
 		e.t2, e.n2 = math.max(clock + term, e.t1), tokens
 	end

@@ -8,7 +8,7 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-var errNoReply = errors.New("redislimit: Redis was not asked")
+var errNoReply = errors.New("redislimit: no reply from Redis")
 
 // spend is [holding.spend].
 func (l *Limiter) spend(sender string, charges []senderauth.Charge, balances []senderauth.Balance) (spent bool) {
@@ -19,9 +19,9 @@ func (l *Limiter) spend(sender string, charges []senderauth.Charge, balances []s
 	return spent
 }
 
-// leased decides from what this instance holds, and asks Redis if that is not
-// enough. One fetch at a time is in flight for a sender. A request that it
-// cannot serve waits for it, and is counted in the next.
+// leased decides from the tokens that this instance holds, and calls Redis if they do not
+// suffice. One fetch at a time is in flight for a sender. A request that comes during a
+// fetch waits for it, and its tokens are counted in the next one.
 func (l *Limiter) leased(ctx context.Context, q *request) error {
 	shard := l.leases.shard(q.sender)
 	end := l.leases.now() + l.timeout
@@ -69,7 +69,7 @@ func (l *Limiter) leased(ctx context.Context, q *request) error {
 	}
 }
 
-// send sends a fetch and puts away what it brought.
+// send sends a fetch and adds its tokens to the sender's holding.
 func (l *Limiter) send(ctx context.Context, f *fetch) (reply leaseReply, err error) {
 	err = errNoReply
 	defer func() { l.land(f, reply, err) }() // also if a hook of the client panics
@@ -86,15 +86,15 @@ func (l *Limiter) send(ctx context.Context, f *fetch) (reply leaseReply, err err
 	return parseLeaseReply(numbers, len(f.orders))
 }
 
-// land ends a fetch, for those that wait for it as well.
+// land ends a fetch and wakes the requests that wait for it.
 func (l *Limiter) land(f *fetch, reply leaseReply, err error) {
 	l.leases.locked(l.leases.shard(f.sender), func(t *leaseTable, now time.Duration) { t.land(f, reply, now) })
 	f.err = err
 	close(f.done)
 }
 
-// place takes a place for a fetch in the background, if Redis can be asked and
-// there is one.
+// place takes a place for a fetch in the background. It reports false if there is none or
+// the breaker is open.
 func (l *Limiter) place(sender string) bool {
 	if l.part(sender).open() {
 		return false
@@ -107,7 +107,7 @@ func (l *Limiter) place(sender string) bool {
 	}
 }
 
-// background sends a fetch that has a place, without anybody waiting for it.
+// background sends a fetch in the background. The fetch must have a place.
 func (l *Limiter) background(f *fetch) {
 	ran := l.spawn(func() {
 		defer func() { <-l.leases.places }()
@@ -119,7 +119,7 @@ func (l *Limiter) background(f *fetch) {
 	}
 }
 
-// tend gives back tokens that are not used.
+// tend gives idle tokens back until the limiter is closed.
 func (l *Limiter) tend(every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A slow sender takes one token a call, and is told exactly what remains; a
-// fast one takes many.
+// Each call for a slow sender takes one token and returns the exact balance. A call for a
+// fast sender leases many tokens.
 func TestLeasesFollowTheSender(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
@@ -23,7 +23,7 @@ func TestLeasesFollowTheSender(t *testing.T) {
 		<-time.After(20 * time.Millisecond)
 	}
 	m := commands(t, c)
-	require.Equal(t, 10, m["evalsha"]+m["eval"]-1, "and one that found no script")
+	require.Equal(t, 10, m["evalsha"]+m["eval"]-1, "not counting the call that found no script")
 
 	limit := senderauth.Limit{Requests: 100_000_000, Per: time.Second}
 	const n = 300_000
@@ -36,8 +36,8 @@ func TestLeasesFollowTheSender(t *testing.T) {
 	require.ErrorContains(t, err, "given twice")
 }
 
-// The state outlives the leases and what fills up after they have lapsed.
-func TestLeaseState(t *testing.T) {
+// A key outlives its leases and the refill after they have lapsed.
+func TestKeyOutlivesItsLeases(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
 	l := open(t, c, redislimit.Config{Lease: 20 * time.Second, Timeout: 5 * time.Second, Prefix: "p"})
@@ -57,8 +57,8 @@ func TestLeaseState(t *testing.T) {
 	require.GreaterOrEqual(t, ttl, lapse+leased*1000/25)
 }
 
-// A charge that is too fast to lease goes together with one that is leased, or
-// not at all.
+// A charge of a limit that cannot be leased and one of a leased limit are taken together
+// or not at all.
 func TestLeasedAndUnleased(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
@@ -84,8 +84,7 @@ func TestLeasedAndUnleased(t *testing.T) {
 	})
 }
 
-// What is leased by a large limit is not spent by a small one, by however many
-// instances.
+// Tokens leased under a large limit are not spent under a small one, by any instance.
 func TestLimitChangesUnderLeases(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
@@ -115,8 +114,8 @@ func TestLimitChangesUnderLeases(t *testing.T) {
 	})
 }
 
-// What is refused by one bucket is decided from memory, and no longer than that
-// bucket is known to lack it.
+// After a refusal an instance refuses from memory, as long as the bucket is known to lack
+// the tokens.
 func TestLeaseRemembersRefusals(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
@@ -138,7 +137,7 @@ func TestLeaseRemembersRefusals(t *testing.T) {
 	require.LessOrEqual(t, last, first)
 	require.Less(t, commands(t, c)["evalsha"], 100)
 
-	// Support staff resets the sender, here and elsewhere.
+	// Reset ends the refusals, on this instance and on another.
 	require.NoError(t, l.Reset(ctx, "a"))
 	require.False(t, take(t, l, "a", charge("x", limit, 5))[0].Refused)
 	require.True(t, take(t, l, "a", charge("x", limit, 1))[0].Refused)

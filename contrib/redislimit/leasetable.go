@@ -10,7 +10,7 @@ import (
 
 // A leaseMap is what an instance holds of all senders.
 type leaseMap struct {
-	start  time.Time // of the instance's clock
+	start  time.Time // zero of the instance's clock
 	seed   maphash.Seed
 	shards [64]leaseShard
 	places chan struct{} // for fetches in the background
@@ -29,9 +29,9 @@ func newLeaseMap() *leaseMap {
 	return m
 }
 
-// locked calls f with the table of a shard and the time, which it reads under
-// the lock, because a lease may lapse while waiting for it. It is the only place
-// that locks: f must neither block nor keep anything of the table.
+// locked calls f with the table of a shard and the time. It reads the time under the lock,
+// because a lease may lapse while locked waits for the lock. No other function locks. f must
+// neither block nor keep anything of the table.
 func (m *leaseMap) locked(shard int, f func(t *leaseTable, now time.Duration)) {
 	s := &m.shards[shard]
 	s.mu.Lock()
@@ -48,9 +48,9 @@ func (m *leaseMap) shard(sender string) int {
 // A leaseTable is what an instance holds of the senders of a shard.
 type leaseTable struct {
 	senders map[string]*holding
-	order   []*holding // the same, for the forgetting hand
-	hand    int
-	holders []*holding // those with tokens to give back
+	order   []*holding // the same holdings, for the hand
+	hand    int        // next index of order to check for eviction
+	holders []*holding // holdings that may have tokens to give back
 }
 
 func newLeaseTable() leaseTable { return leaseTable{senders: make(map[string]*holding)} }
@@ -95,8 +95,7 @@ func (t *leaseTable) land(f *fetch, reply leaseReply, now time.Duration) {
 	}
 }
 
-// tend begins the fetches that give back idle tokens, as far as there is a place
-// for them.
+// tend begins fetches that give back idle tokens, for as many senders as it gets a place.
 func (t *leaseTable) tend(now time.Duration, place func(sender string) bool) (fetches []*fetch) {
 	t.holders = slices.DeleteFunc(t.holders, func(h *holding) bool {
 		if h.idle(now) && place(h.sender) {

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What says something that Redis would not is kept, and the rest is forgotten.
-func TestForgetting(t *testing.T) {
+// A holding is kept as long as it knows anything that Redis does not.
+func TestTableForgetsUselessHoldings(t *testing.T) {
 	for name, keep := range map[string]func(h *holding, now time.Duration){
 		"tokens":   func(h *holding, _ time.Duration) { h.reserve("x").add(10, 1, time.Hour, 0) },
 		"fetch":    func(h *holding, _ time.Duration) { h.fetch = &fetch{} },
@@ -27,7 +27,7 @@ func TestForgetting(t *testing.T) {
 			table.open(now.String(), now)
 			require.Same(t, h, table.senders["a"], name)
 		}
-		require.Less(t, len(table.senders), 4, "the others")
+		require.Less(t, len(table.senders), 4, "the other senders are forgotten")
 		*h = holding{sender: "a"}
 		for _, sender := range []string{"b", "c", "d"} {
 			table.open(sender, 2*time.Hour)
@@ -37,8 +37,8 @@ func TestForgetting(t *testing.T) {
 	}
 }
 
-// What nobody uses is given back, as soon as there is a place for the fetch.
-func TestTending(t *testing.T) {
+// Idle tokens are given back as soon as there is a place for the fetch.
+func TestTendGivesIdleTokensBack(t *testing.T) {
 	table := newLeaseTable()
 	h := table.open("a", 0)
 	f := h.decide(requestOf(t, chargeOf("x", thousand, 1)), 0).fetch
@@ -53,7 +53,7 @@ func TestTending(t *testing.T) {
 		})
 	}
 	require.Empty(t, tend(0))
-	require.Zero(t, asked, "it is in use")
+	require.Zero(t, asked, "the tokens are in use")
 	require.Empty(t, tend(time.Minute))
 	require.Equal(t, 1, asked)
 	place = true
@@ -61,7 +61,7 @@ func TestTending(t *testing.T) {
 	require.Equal(t, []*fetch{h.fetch}, fetches)
 	require.Equal(t, 20, fetches[0].orders[0].settled[0].back)
 	require.Zero(t, fetches[0].orders[0].extra)
-	require.Equal(t, []*holding{h}, table.holders, "while the fetch is in flight")
+	require.Equal(t, []*holding{h}, table.holders, "listed while the fetch is in flight")
 	require.Empty(t, tend(time.Minute))
 	table.land(fetches[0], replyOf(true, 0, 0, 0), time.Minute)
 	require.Empty(t, tend(time.Minute))
@@ -69,7 +69,7 @@ func TestTending(t *testing.T) {
 	require.False(t, h.listed)
 }
 
-func TestEmptying(t *testing.T) {
+func TestEmptyDropsTheTokensOfOneSender(t *testing.T) {
 	table := newLeaseTable()
 	table.senders["a"] = holdingOf(map[string]int{"x": 10})
 	table.empty("b")
@@ -81,7 +81,7 @@ func TestEmptying(t *testing.T) {
 func TestLeaseLapsesWhileWaitingForTheLock(t *testing.T) {
 	charges := []senderauth.Charge{chargeOf("x", thousand, 1)}
 	l := &Limiter{parts: make([]part, 1), leases: newLeaseMap(), scales: scales{lease: testLease}, stop: make(chan struct{})}
-	l.parts[0].failures.Store(opened) // Redis is not asked
+	l.parts[0].failures.Store(opened) // so that nothing calls Redis
 	for name, decide := range map[string]func() bool{
 		"amply": func() bool { return l.spend("a", charges, make([]senderauth.Balance, 1)) },
 		"barely": func() bool {

@@ -8,40 +8,39 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A line carries commands to Redis. With few callers each sends its own. With
-// many, those who come while enough calls are in flight go together in the next
-// one, in one write and one read: with 64 callers on two cores this doubles the
-// decisions (benchmarks, "exact").
+// A line carries commands to Redis. With few callers each command is a call of its own.
+// Commands that come while enough calls are in flight go together in the next call, in one
+// write and one read. With 64 callers on two cores this doubles the decisions (benchmarks,
+// "exact").
 //
-// The AutoPipeliner of go-redis, which is experimental, does not serve here: its
-// commands have no deadline of their own, but a decision has milliseconds.
+// The AutoPipeliner of go-redis, which is experimental, does not fit: its commands have no
+// deadline of their own, but a decision has milliseconds.
 type line struct {
 	client redis.UniversalClient
 
 	mu       sync.Mutex
 	inFlight int
-	next     *batch // that waits for one of them to end
+	next     *batch // waits for one of them to end
 }
 
 const (
-	// More calls at once cost more than they bring, because Redis works on one
-	// at a time.
+	// More calls at once cost more than they gain, because Redis executes one at a time.
 	enoughInFlight = 2
-	// On a slow network they cost nothing. A batch that has waited for patience
-	// goes all the same, unless a pool of connections could be busy.
+	// On a slow network more calls cost nothing, so a batch that has waited for patience
+	// goes anyway, unless that could exhaust a pool of connections.
 	maxInFlight = 8
 	patience    = time.Millisecond
 )
 
 type batch struct {
 	cmds  []redis.Cmder
-	start chan struct{} // closed when the caller that made the batch is to send it
+	start chan struct{} // closed when the caller that made the batch must send it
 	done  chan struct{} // closed when the commands have their replies
-	late  bool          // has waited for patience, in vain
+	late  bool          // it has waited for patience while maxInFlight calls were in flight
 }
 
-// send returns when cmd has its reply or an error, at the latest when the first
-// of the commands in its batch is out of time: ctx must have a deadline.
+// send sends cmd and waits until it has its reply or an error. ctx must have a deadline.
+// The first deadline in a batch ends all its commands.
 func (n *line) send(ctx context.Context, cmd redis.Cmder) error {
 	b, first := n.board(cmd)
 	if b == nil {
@@ -87,7 +86,7 @@ func (n *line) board(cmd redis.Cmder) (b *batch, first bool) {
 	return n.next, first
 }
 
-// await returns when a batch may go, or with the error of ctx when it does not.
+// await waits until a batch may go. It returns the error of ctx if that ends first.
 func (n *line) await(ctx context.Context, b *batch) error {
 	impatient := time.NewTimer(patience)
 	defer impatient.Stop()
@@ -107,8 +106,8 @@ func (n *line) await(ctx context.Context, b *batch) error {
 	}
 }
 
-// ended lets the next batch go, unless so many calls are in flight that it had
-// better wait for company.
+// ended ends a call and lets the next batch go, unless enough calls are in flight for the
+// batch to grow.
 func (n *line) ended() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -134,7 +133,7 @@ func (n *line) hurry(b *batch) {
 	}
 }
 
-// withdraw takes back a batch, unless it was let go.
+// withdraw takes back a batch and returns true, unless the batch may already go.
 func (n *line) withdraw(b *batch) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

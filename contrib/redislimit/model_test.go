@@ -23,14 +23,14 @@ func modelOf(s *scale) modelBucket {
 	}
 }
 
-// A bucket whose tick is coarse is never ahead of one that fills evenly, and
-// behind it by less than a tick.
+// A bucket with coarse ticks is never ahead of one that fills evenly, and less than a tick
+// behind it.
 func TestCoarseTicksMintNothing(t *testing.T) {
 	s := measure(coarse)
 	require.EqualValues(t, 4, s.tick)
 	b := modelOf(s)
 	random := rand.New(rand.NewPCG(1, 2))
-	missing := 0 // from the even one, in microseconds that refill it
+	missing := 0 // microseconds until the evenly filling bucket is full
 	for now := 0; now < 1_000_000_000_000; {
 		step := random.IntN(30_000_000)
 		now += step
@@ -43,8 +43,8 @@ func TestCoarseTicksMintNothing(t *testing.T) {
 	}
 }
 
-// The simulation's model of lease.lua answers what the script does, to any
-// questions, in any order, true or not.
+// The simulation's model of lease.lua gives the same replies as the script to any orders,
+// even impossible ones.
 func TestModelAnswersLikeTheScript(t *testing.T) {
 	ctx := context.Background()
 	client := redis.NewClient(&redis.Options{Addr: redistest.New(t).Addr()})
@@ -52,7 +52,7 @@ func TestModelAnswersLikeTheScript(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, limit := range []senderauth.Limit{
 		{Requests: 1000, Per: time.Second, Burst: 50},
-		{Requests: 999_999_937, Per: time.Hour, Burst: 999_999_937}, // which is rounded
+		{Requests: 999_999_937, Per: time.Hour, Burst: 999_999_937}, // its scale is rounded
 		coarse,
 	} {
 		s := &simulation{buckets: map[string]*modelBucket{}}

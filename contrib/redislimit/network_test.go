@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// relay is a way to a server on which what it answers, piece by piece, can be
-// held back, changed, or, with nil, cut off.
+// relay forwards connections to a server. answer gets each piece that the server sends: it
+// may delay or change the piece, or return nil to cut the connection.
 func relay(t *testing.T, to string, answer func(piece []byte) []byte) (addr string) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -59,13 +59,13 @@ func relay(t *testing.T, to string, answer func(piece []byte) []byte) (addr stri
 	return ln.Addr().String()
 }
 
-// isNumbers reports whether a piece is what our scripts answer.
+// isNumbers reports whether a piece is a reply of one of our scripts.
 func isNumbers(piece []byte) bool {
 	return regexp.MustCompile(`^\*\d+\r\n:`).Match(piece)
 }
 
-// A slow Redis adds one round trip, and the size of the pool does not bound
-// how many decisions are made.
+// A slow Redis adds about one round trip to a decision, and decisions do not queue for
+// connections of the pool.
 func TestSlowRedis(t *testing.T) {
 	s := startServer(t, "redis-server")
 	var pieces atomic.Int64
@@ -89,14 +89,14 @@ func TestSlowRedis(t *testing.T) {
 	require.NoError(t, m.are())
 }
 
-// What Redis says that it did not do is asked for once more, and what may have
-// been done too, where that can do no harm.
+// A command that Redis did not execute is retried once. One that may have run is retried
+// only in exact mode.
 func TestRetries(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		s := startServer(t, "redis-server")
 		direct := s.client()
 		defer direct.Close()
-		var wrong atomic.Int32 // answers that are left
+		var wrong atomic.Int32 // number of answers still to replace
 		var with atomic.Pointer[string]
 		c := redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, Addr: relay(t, s.Addr(), func(piece []byte) []byte {
 			if !isNumbers(piece) || wrong.Load() <= 0 {
@@ -114,7 +114,7 @@ func TestRetries(t *testing.T) {
 		commands(t, direct)
 		for _, e := range []struct {
 			text string
-			asks int // in both modes; -1: 2 in exact mode alone
+			asks int // number of calls; -1 means 2 in exact mode and 1 in lease mode
 		}{
 			{"NOSCRIPT No matching script. Please use EVAL.", 2},
 			{"READONLY You can't write against a read only replica.", 2},
@@ -136,7 +136,7 @@ func TestRetries(t *testing.T) {
 			for _, n := range []int32{1, 2} {
 				with.Store(&e.text)
 				wrong.Store(n)
-				// A sender of its own is not hot: nothing is leased for it.
+				// A new sender is not hot, so nothing is leased for it.
 				_, err := l.Take(ctx, fmt.Sprint(n, e.text), []senderauth.Charge{charge("x", hourly(100), 1)})
 				wrong.Store(0)
 				if int(n) < asks {
@@ -151,7 +151,7 @@ func TestRetries(t *testing.T) {
 	})
 }
 
-// Replies that are lost cost tokens, and never make any.
+// Lost replies cost tokens and never create any.
 func TestLostReplies(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		s := startServer(t, "redis-server")
@@ -182,7 +182,7 @@ func TestLostReplies(t *testing.T) {
 							admitted.Add(1)
 						}
 						if i%40 == 0 {
-							<-time.After(30 * time.Millisecond) // leases go back
+							<-time.After(30 * time.Millisecond) // lets leases go back
 						}
 					}
 				})
@@ -195,7 +195,7 @@ func TestLostReplies(t *testing.T) {
 	})
 }
 
-// Calls whose answers do not come hold nobody up who comes after them.
+// Calls that get no answer do not delay later calls.
 func TestLateAnswers(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		s := startServer(t, "redis-server")
@@ -215,7 +215,7 @@ func TestLateAnswers(t *testing.T) {
 		}
 		eventually(t, func() error {
 			if answers.Load() < 2 {
-				return errors.New("not asked")
+				return errors.New("Redis has not answered both calls")
 			}
 			return nil
 		})
@@ -225,9 +225,9 @@ func TestLateAnswers(t *testing.T) {
 	})
 }
 
-// A caller that leaves during its call is no failure of Redis, and takes nobody
-// along.
-func TestCallerLeaves(t *testing.T) {
+// A context that ends during a call does not count as a failure of Redis, and other calls
+// are not affected.
+func TestCallerLeavesDuringItsCall(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		s := startServer(t, "redis-server")
 		c := redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, Addr: relay(t, s.Addr(), func(piece []byte) []byte {

@@ -98,8 +98,8 @@ func New(client redis.UniversalClient, cfg Config) (*Limiter, error) {
 	return l, nil
 }
 
-// spawn runs f on a goroutine that Close waits for. After Close it reports false
-// and does not.
+// spawn runs f on a goroutine that Close waits for. After Close it does not run f and
+// returns false.
 func (l *Limiter) spawn(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,8 +109,7 @@ func (l *Limiter) spawn(f func()) bool {
 	return !l.closed
 }
 
-// Close ends the limiter's goroutines. Afterwards Take fails. Close returns nil,
-// also the second time.
+// Close ends the limiter's goroutines. Afterwards Take fails. Close always returns nil.
 func (l *Limiter) Close() error {
 	l.mu.Lock()
 	if !l.closed {

@@ -7,34 +7,34 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// A reserve is what an instance holds and knows of one bucket.
+// A reserve holds an instance's tokens of one bucket and what it knows about the bucket.
 type reserve struct {
 	*scale
 	name   string
 	limit  senderauth.Limit
 	leases [2]lease
 
-	asked   time.Duration // when Redis was last asked
-	demand  int           // tokens that were asked for since then
-	used    time.Duration // when one was last asked for
-	rate    float64       // of the demand, in tokens a second
+	asked   time.Duration // when the last fetch was prepared
+	demand  int           // tokens requested since then
+	used    time.Duration // when a token was last requested
+	rate    float64       // average demand in tokens a second
 	batch   int           // tokens held when the last lease began
 	waiting int           // tokens that callers wait for
 
-	level    uint64        // that Redis last reported
-	since    time.Duration // from when on the bucket has had that level
+	level    uint64        // level that Redis last reported
+	since    time.Duration // since when the bucket has had that level
 	shortage shortage
 }
 
-// A shortage is what Redis is known not to have. Until then it is not asked for
-// as many tokens. The zero shortage is none.
+// A shortage says that Redis does not have so many tokens until some time. Until then they
+// are not requested. The zero shortage means none.
 type shortage struct {
 	tokens int
 	until  time.Duration
 }
 
-// worthwhile is the number of tokens below which a sender is better off with the
-// exact numbers of Redis than with a call saved now and then.
+// worthwhile is the least number of tokens to lease. With fewer, exact balances are worth
+// more than the few calls that a lease would save.
 const worthwhile = 8
 
 func newReserve(c *senderauth.Charge, s *scale) reserve {
@@ -75,8 +75,7 @@ func (r *reserve) low(now time.Duration) bool {
 	return r.batch >= worthwhile && r.held(now) < r.batch/4 && !r.lacks(1, now)
 }
 
-// idle reports whether a lease is to go back, because nobody uses it or it is
-// about to lapse.
+// idle reports whether to give a lease back, because it is not used or is about to lapse.
 func (r *reserve) idle(e *lease, now time.Duration) bool {
 	return e.tokens > 0 && (r.used+r.term/5 < now || e.until < now+r.term/6)
 }
@@ -86,7 +85,7 @@ func (r *reserve) anyIdle(now time.Duration) bool {
 	return r.idle(&r.leases[0], now) || r.idle(&r.leases[1], now)
 }
 
-// forgettable reports whether the reserve says nothing that Redis would not.
+// forgettable reports whether the reserve knows nothing that Redis does not.
 func (r *reserve) forgettable(now time.Duration) bool {
 	return r.waiting == 0 && r.held(now) == 0 && r.asked+time.Second <= now && r.shortage.until <= now
 }
@@ -102,8 +101,8 @@ func (r *reserve) spend(cost int, now time.Duration) {
 	}
 }
 
-// balance is what can be said of the bucket without Redis: others may have taken
-// all that is not held here.
+// balance returns the bucket's balance as far as this instance knows it. It counts only the
+// held tokens, because others may have taken all the rest.
 func (r *reserve) balance(now time.Duration) senderauth.Balance {
 	held := r.held(now)
 	return senderauth.Balance{
@@ -112,25 +111,24 @@ func (r *reserve) balance(now time.Duration) senderauth.Balance {
 	}
 }
 
-// retryAfter is how long it takes until Redis may have cost tokens.
+// retryAfter returns how long it takes until Redis may have cost tokens.
 func (r *reserve) retryAfter(cost int, now time.Duration) time.Duration {
 	return max(r.wait(r.level, uint64(cost)*r.perToken, now-r.since), r.shortage.until-now, time.Microsecond)
 }
 
-// followDemand moves the rate towards that of the demand since Redis was last
-// asked, as slowly as the time passes for which tokens are leased ahead: two
-// requests in a row are not to look like a thousand.
+// followDemand moves the rate towards that of the demand since the last fetch. It averages
+// over the horizon, so that two requests in a row do not look like a thousand a second.
 func (r *reserve) followDemand(now time.Duration) {
 	if since := (now - r.asked).Seconds(); since > 0 {
 		r.rate += (float64(r.demand)/since - r.rate) * since / (since + r.horizon())
 	}
 }
 
-// horizon is how many seconds a lease is sure to last.
+// horizon returns how many seconds a lease is sure to last.
 func (r *reserve) horizon() float64 { return (r.term * 2 / 5).Seconds() }
 
-// want returns how many tokens to hold: what the sender takes while a lease is
-// sure to last, and at least what callers wait for.
+// want returns how many tokens to hold: what the sender takes within the horizon, and at
+// least what callers wait for.
 func (r *reserve) want() int {
 	n := min(r.rate*r.horizon(), float64(r.burst))
 	if n < worthwhile || r.demand == 0 {
@@ -139,8 +137,8 @@ func (r *reserve) want() int {
 	return max(int(n), r.waiting)
 }
 
-// prepare takes out of the reserve what a fetch reports and gives back. need is
-// what the caller takes. Tokens are leased besides only if more is set.
+// prepare makes the order of a fetch and removes what the fetch reports and gives back. need
+// is what the caller takes. If more is set, the fetch leases tokens on top.
 func (r *reserve) prepare(need int, more bool, now time.Duration) order {
 	o := order{name: r.name, scale: r.scale, need: need}
 	if need > 0 {
@@ -151,12 +149,12 @@ func (r *reserve) prepare(need int, more bool, now time.Duration) order {
 		o.extra = r.want()
 	}
 	for i := range r.leases {
-		e, told := &r.leases[i], &o.settled[i]
-		told.lapse, told.spent, e.spent = e.lapse, e.spent, 0
-		// If what is held does not cover the need it goes back first, so that
-		// Redis decides with all the tokens there are.
+		e, settled := &r.leases[i], &o.settled[i]
+		settled.lapse, settled.spent, e.spent = e.lapse, e.spent, 0
+		// A need means that the held tokens do not suffice. They go back, so that Redis
+		// decides with every token there is.
 		if need > 0 || r.idle(e, now) {
-			told.back, e.tokens = e.tokens, 0
+			settled.back, e.tokens = e.tokens, 0
 		}
 		o.extra -= e.tokens
 	}
@@ -165,8 +163,8 @@ func (r *reserve) prepare(need int, more bool, now time.Duration) order {
 	return o
 }
 
-// add puts tokens into the lease that lapses at the same time, or replaces the
-// one that lapses first.
+// add adds tokens to the lease that lapses at the same time, or replaces the lease that
+// lapses first.
 func (r *reserve) add(tokens int, lapse int64, until, now time.Duration) {
 	e := &r.leases[0]
 	for i := range r.leases {
@@ -184,8 +182,8 @@ func (r *reserve) add(tokens int, lapse int64, until, now time.Duration) {
 	r.batch = r.held(now)
 }
 
-// learn notes what Redis reported about the bucket: its level and for how long
-// it has had it, after need tokens were taken or refused.
+// learn records what Redis reported about the bucket after it took or refused need tokens:
+// its level, and for how long it has had that level.
 func (r *reserve) learn(level uint64, unchanged time.Duration, need int, taken bool, now time.Duration) {
 	r.level, r.since, r.shortage.tokens = level, now-unchanged, 0
 	switch {

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// thousand is a limit whose tokens are leased for a tenth of a second.
+// thousand is a limit with leases of a tenth of a second.
 var thousand = senderauth.Limit{Requests: 1000, Per: time.Second, Burst: 1000}
 
 const testLease = 100 * time.Millisecond
@@ -20,8 +20,8 @@ func reserveOf(l senderauth.Limit) *reserve {
 	return &r
 }
 
-// Leased tokens are missing for the others for at most a quarter of the time
-// that fills the bucket.
+// A lease lasts at most a quarter of the time that fills the bucket, because other
+// instances lack its tokens for that long.
 func TestTermOfALease(t *testing.T) {
 	for burst, want := range map[int]time.Duration{1000: testLease, 100: 25 * time.Millisecond, 16: 4 * time.Millisecond, 15: 0} {
 		require.Equal(t, want, scaleOf(senderauth.Limit{Requests: 1000, Per: time.Second, Burst: burst}).term, burst)
@@ -41,8 +41,8 @@ func TestLapsedLeaseIsNotSpent(t *testing.T) {
 	require.True(t, r.holds(), "what Redis has not got back")
 }
 
-// What lapses at the same time is one lease. A third one takes the place of the
-// one that lapses first.
+// Tokens that lapse at the same time are one lease. A third lease replaces the one that
+// lapses first.
 func TestTwoLeasesAtATime(t *testing.T) {
 	r := reserveOf(thousand)
 	r.add(10, 5, time.Hour, 0)
@@ -55,7 +55,7 @@ func TestTwoLeasesAtATime(t *testing.T) {
 	require.Equal(t, 7, r.held(2*time.Hour))
 }
 
-// A lease that nobody uses, or that is about to lapse, goes back.
+// A lease that is not used, or that is about to lapse, goes back.
 func TestIdleLeaseGoesBack(t *testing.T) {
 	r := reserveOf(thousand)
 	r.add(10, 1, testLease, 0)
@@ -72,8 +72,8 @@ func TestIdleLeaseGoesBack(t *testing.T) {
 	require.False(t, r.anyIdle(edge+1), "nothing is held")
 }
 
-// serve lets a sender take a number of tokens every millisecond, with a fetch
-// every ten, and returns what the last fetch wants.
+// serve lets a sender take perMillisecond tokens every millisecond, with a fetch every ten
+// milliseconds, and returns how many tokens the last fetch wants.
 func serve(r *reserve, perMillisecond int, length time.Duration) int {
 	wants := 0
 	for now := time.Duration(0); now < length; now += time.Millisecond {
@@ -87,8 +87,7 @@ func serve(r *reserve, perMillisecond int, length time.Duration) int {
 	return wants
 }
 
-// An instance holds what the sender takes in 0.4 leases, and nothing for a slow
-// one.
+// A reserve wants what the sender takes in 0.4 leases, and nothing for a slow sender.
 func TestReserveFollowsTheDemand(t *testing.T) {
 	r := reserveOf(senderauth.Limit{Requests: 100_000, Per: time.Second})
 	require.InDelta(t, 10*40, serve(r, 10, 2*time.Second), 4)
@@ -96,7 +95,7 @@ func TestReserveFollowsTheDemand(t *testing.T) {
 	r.waiting = 5000
 	require.Equal(t, 5000, r.want(), "and at least what callers wait for")
 	r.waiting, r.demand = 0, 0
-	require.Zero(t, r.want(), "nobody has asked since the last fetch")
+	require.Zero(t, r.want(), "there was no demand since the last fetch")
 	r.demand = 1
 	require.Positive(t, r.want())
 	r.rate = worthwhile / 0.04
@@ -113,8 +112,8 @@ func TestReserveFollowsTheDemand(t *testing.T) {
 	require.Less(t, hasty.rate, 51.0, "two requests in a row are no two million a second")
 }
 
-// A fetch for a caller takes back all that was not enough, so that Redis decides
-// with all the tokens there are.
+// A fetch for a caller gives back all tokens that the instance holds, so that Redis decides
+// with every token there is.
 func TestFetchWithANeedGivesEverythingBack(t *testing.T) {
 	r := reserveOf(thousand)
 	r.add(10, 7, time.Hour, 0)
@@ -130,7 +129,7 @@ func TestFetchWithANeedGivesEverythingBack(t *testing.T) {
 	require.Equal(t, settlement{lapse: 7}, o.settled[0], "each token is reported once")
 }
 
-// A fetch in the background leases what is wanted besides what is held.
+// A fetch in the background leases only what the instance does not hold yet.
 func TestRefillKeepsWhatIsInUse(t *testing.T) {
 	r := reserveOf(senderauth.Limit{Requests: 100_000, Per: time.Second})
 	serve(r, 10, time.Second)
@@ -145,8 +144,8 @@ func TestRefillKeepsWhatIsInUse(t *testing.T) {
 	require.Zero(t, r.prepare(0, false, now).extra, "nothing is leased for a look")
 }
 
-// What Redis lacks it is not asked for, for a while.
-func TestShortage(t *testing.T) {
+// While Redis is known to lack tokens, they are not requested.
+func TestShortageEnds(t *testing.T) {
 	r := reserveOf(thousand)
 	token := r.perToken
 	r.learn(2*token, 0, 3, false, 0)
@@ -173,7 +172,7 @@ func TestShortage(t *testing.T) {
 	require.False(t, r.lacks(1, 0), "the bucket was reset")
 }
 
-// What is leased by another limit is not spent, and goes back.
+// Tokens leased under another limit are not spent, and go back.
 func TestReserveAdoptsALimit(t *testing.T) {
 	r := reserveOf(thousand)
 	r.add(10, 7, time.Hour, 0)
@@ -185,7 +184,7 @@ func TestReserveAdoptsALimit(t *testing.T) {
 	require.Equal(t, 10, r.prepare(0, true, 0).settled[0].back)
 }
 
-// More is fetched when a quarter is left, if Redis may have any.
+// A reserve is low when less than a quarter is left, if Redis may have more.
 func TestLowReserve(t *testing.T) {
 	r := reserveOf(thousand)
 	r.add(40, 7, time.Hour, 0)

@@ -13,11 +13,12 @@ import (
 // holds the sender's buckets, whatever kind of client sends it.
 var scan = redis.NewScript(`return redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', 10000)`)
 
-// Reset fills all buckets of a sender, for support staff. It hands out a burst. The
-// buckets of the fallback are filled even if Redis is unreachable.
-// It scans all keys of the Redis that holds the sender, or of that one master of
-// a Cluster: about a second for a million keys. Other instances keep the
-// sender's tokens that they have leased until those lapse.
+// Reset fills all buckets of a sender, for support staff. It hands out a burst. It fills
+// the buckets of this instance's fallback even if Redis is unreachable.
+//
+// It scans all keys of the Redis that holds the sender, or of that one master of a
+// Cluster: about a second for a million keys. Other instances keep the sender's tokens
+// that they have leased until those lapse.
 func (l *Limiter) Reset(ctx context.Context, senderID string) error {
 	l.local.Reset(senderID)
 	if l.leases != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 func TestReset(t *testing.T) {
-	// Servers that share the senders without knowing of one another.
+	// The shards of a Ring are independent servers, between which the client divides the keys.
 	ring := redis.NewRing(&redis.RingOptions{
 		Addrs:                 map[string]string{"one": startServer(t, "redis-server").Addr(), "two": startServer(t, "redis-server").Addr()},
 		ContextTimeoutEnabled: true,

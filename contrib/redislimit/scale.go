@@ -18,7 +18,7 @@ type scale struct {
 	perTick  uint64        // 1 if tick is above 1
 	full     uint64        // burst x perToken, at most maxFull
 	tick     uint64        // microseconds: 1, or a power of two if the bucket takes over 142 years to fill
-	term     time.Duration // for how long tokens are leased; zero means not at all
+	term     time.Duration // how long tokens are leased; zero means not at all
 	packed   string        // the limit as the scripts read it
 }
 
@@ -27,7 +27,7 @@ const maxFull = 1 << 52
 // measure returns the scale of a limit that is neither Unlimited nor Blocked.
 func measure(l senderauth.Limit) *scale {
 	s := &scale{burst: l.EffectiveBurst(), perToken: uint64(l.Per), perTick: uint64(l.Requests), tick: 1}
-	// Nanoseconds to microseconds without a remainder.
+	// Convert nanoseconds to microseconds without a remainder.
 	d := gcd(s.perToken, 1000)
 	s.perToken, s.perTick = s.perToken/d, s.perTick*(1000/d)
 	d = gcd(s.perToken, s.perTick)
@@ -41,11 +41,10 @@ func measure(l senderauth.Limit) *scale {
 	return s
 }
 
-// round gives a token at most that many parts, and at least half as many. It
-// rounds up what a token costs: a limit whose burst is up to 1,000,000,000 loses
-// less than a millionth of its rate, and none gains any.
+// round reduces a token to at most this many parts, and at least half as many. It rounds the
+// cost of a token up: a limit loses less than a millionth of its rate and never gains any.
 func (s *scale) round(most uint64) {
-	us, tokens := s.perToken, s.perTick // so many microseconds bring so many tokens
+	us, tokens := s.perToken, s.perTick // us microseconds bring so many tokens
 	for tokens*s.tick < (us+most-1)/most {
 		s.tick *= 2 // until a tick adds a part
 	}
@@ -118,8 +117,8 @@ type scales struct {
 	known atomic.Pointer[map[senderauth.Limit]*scale]
 }
 
-// maxScales bounds what is remembered. The limits of a fleet are few. If every
-// sender has its own, they are forgotten from time to time.
+// maxScales bounds the number of scales. A fleet has few limits. If every sender has its own
+// limit, the scales are dropped from time to time.
 const maxScales = 1024
 
 // of returns the scale of a limit, or nil if the limit is not valid.

@@ -10,9 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzMeasure holds a scale to what the scripts need of it: every number is
-// exact in a double, and the rate is never above the limit's, nor below it by a
-// millionth.
+// FuzzMeasure checks that every number of a scale is exact in a double, and that its rate
+// is never above the limit's and less than a millionth below it.
 func FuzzMeasure(f *testing.F) {
 	const most = 1_000_000_000 // Requests and Burst of a limit
 	for _, l := range []senderauth.Limit{
@@ -51,7 +50,7 @@ func FuzzMeasure(f *testing.F) {
 	})
 }
 
-// A limit whose bucket fits a double is exact.
+// The scale of a limit is exact if its full bucket fits a double.
 func TestUsualLimitsAreExact(t *testing.T) {
 	for _, l := range []senderauth.Limit{
 		senderauth.PerSecond(100_000_000), senderauth.PerMinute(200),
@@ -64,7 +63,7 @@ func TestUsualLimitsAreExact(t *testing.T) {
 	}
 }
 
-// The waits of a scale are rounded up, and shorter by the time that has passed.
+// A wait is rounded up, and shortened by the time that the level has been unchanged.
 func TestWait(t *testing.T) {
 	s := measure(senderauth.Limit{Requests: 3, Per: time.Second, Burst: 10})
 	require.Zero(t, s.wait(s.full, s.full, 0))
@@ -76,7 +75,7 @@ func TestWait(t *testing.T) {
 	require.Equal(t, time.Duration(math.MaxInt64), s.wait(0, s.full, 0))
 }
 
-// A cost above the burst is more than the bucket can ever have.
+// A cost above the burst is one part more than a full bucket.
 func TestCostAboveTheBurst(t *testing.T) {
 	s := measure(senderauth.Limit{Requests: 1, Per: time.Hour, Burst: 3})
 	require.Equal(t, s.full, s.parts(3))

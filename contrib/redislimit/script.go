@@ -29,15 +29,15 @@ func newScript(text string) *script {
 	return &script{text: text, sha: hex.EncodeToString(sum[:])}
 }
 
-// once is a command that the client must not retry by itself. Whether a retry
-// does harm is decided in [script.run].
+// once is a command that the client must not retry by itself. [script.run] knows whether a
+// retry is safe.
 type once struct{ *redis.IntSliceCmd }
 
 func (once) NoRetry() bool { return true }
 
-// run runs a script in one round trip. It tries a second time, once, if Redis
-// did not know the script or did not do it. With again it also does so if the
-// connection broke and nobody knows whether the script ran.
+// run runs a script in one round trip. It retries once if Redis did not know the script or
+// did not run it. If again is set, it also retries after a broken connection, when the
+// script may have run.
 func (p *script) run(ctx context.Context, n *line, keys, args []string, again bool) ([]int64, error) {
 	words := make([]any, 3, 3+len(keys)+len(args))
 	words[0], words[1], words[2] = "evalsha", p.sha, len(keys)
@@ -60,8 +60,7 @@ func (p *script) run(ctx context.Context, n *line, keys, args []string, again bo
 	return n.ints(ctx, words)
 }
 
-// ints sends a command that answers with numbers. Its first key is the fourth
-// word.
+// ints sends a command whose reply is a list of numbers. Its first key is the fourth word.
 func (n *line) ints(ctx context.Context, words []any) ([]int64, error) {
 	cmd := once{redis.NewIntSliceCmd(ctx, words...)}
 	cmd.SetFirstKeyPos(3)

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A server is a Redis of the test's own, so that it can be killed.
+// A server is a Redis that belongs to one test, which may kill it.
 type server struct {
 	*redistest.Server
 	t testing.TB
@@ -33,7 +33,7 @@ func (s *server) start() {
 	require.NoError(s.t, s.Start())
 }
 
-// wait returns when the server answers.
+// wait waits until the server answers.
 func (s *server) wait() {
 	s.t.Helper()
 	c := s.client()
@@ -41,7 +41,7 @@ func (s *server) wait() {
 	eventually(s.t, func() error { return c.Ping(context.Background()).Err() })
 }
 
-// kill is kill -9, and nothing the second time.
+// kill ends the server with SIGKILL. A second call does nothing.
 func (s *server) kill() {
 	s.t.Helper()
 	require.NoError(s.t, s.Kill())
@@ -57,7 +57,7 @@ func (s *server) resume() {
 	require.NoError(s.t, s.Resume())
 }
 
-// client returns a client as the package wants it.
+// client returns a client with ContextTimeoutEnabled.
 func (s *server) client() *redis.Client {
 	return redis.NewClient(&redis.Options{Addr: s.Addr(), ContextTimeoutEnabled: true})
 }
@@ -73,8 +73,8 @@ func eventually(t testing.TB, f func() error) {
 	t.Fatalf("not within 20 s: %v", err)
 }
 
-// startSentinel starts a Sentinel that promotes a replica of the master half a
-// second after that fell silent, and returns its address.
+// startSentinel starts a Sentinel that declares the master dead after half a second without
+// an answer and promotes its replica. It returns the Sentinel's address.
 func startSentinel(t testing.TB, master *server) string {
 	t.Helper()
 	port, err := testservers.FreePort()
@@ -97,7 +97,7 @@ func startSentinel(t testing.TB, master *server) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
-// startCluster starts three masters that share the slots.
+// startCluster starts a Cluster of three masters.
 func startCluster(t testing.TB) (*redis.ClusterClient, []*server) {
 	t.Helper()
 	nodes := make([]*server, 3)

@@ -14,29 +14,28 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A simulation runs a fleet against a model of Redis, in a time of its own: the
-// decisions are the package's, what a script does and how a message travels
-// are models. It is the same each time.
+// A simulation runs a fleet against a model of Redis, in simulated time. The decisions are
+// the package's own; the scripts and the network are models. Each run is the same.
 type simulation struct {
-	// What is simulated.
+	// The configuration.
 	instances int
 	senders   int
-	reach     int           // instances that one sender's requests come to; 0: all
-	demand    float64       // requests a second, of all senders, whose shares are Zipf's
-	lease     time.Duration // 0: exact mode
+	reach     int           // number of instances that serve one sender; 0 means all
+	demand    float64       // requests a second of all senders, whose shares follow Zipf's law
+	lease     time.Duration // 0 means exact mode
 	length    time.Duration
-	delay     time.Duration // of a message, on average
-	loss      float64       // of messages
+	delay     time.Duration // average delay of a message
+	loss      float64       // fraction of messages that are lost
 	limit     func(rank uint64) senderauth.Limit
-	arrivals  func(*simulation) // nil: zipf
+	arrivals  func(*simulation) // nil means zipf
 
 	now     time.Duration
 	events  events
 	random  *rand.Rand
 	fleet   []*instance
 	buckets map[string]*modelBucket
-	ideal   map[uint64]*idealBucket // as much as was admitted
-	oracle  map[uint64]*idealBucket // as much as could have been
+	ideal   map[uint64]*idealBucket // charged with what was admitted
+	oracle  map[uint64]*idealBucket // charged with everything it can admit
 
 	requests, admitted, allowed, commands, waited, lost int
 	worst                                               float64 // tokens above the limit
@@ -47,10 +46,10 @@ type instance struct {
 	table   leaseTable
 	waiters map[*fetch][]*arrival
 	tended  bool
-	frozen  time.Duration // until then nothing is given back
+	frozen  time.Duration // until when the instance gives nothing back
 }
 
-// An arrival is a request that came to an instance.
+// An arrival is a request at an instance.
 type arrival struct {
 	request
 	at     *instance
@@ -58,8 +57,7 @@ type arrival struct {
 	waited bool
 }
 
-// A timer is what happens at a time, and a number that keeps the order of those
-// at the same.
+// A timer is an action at a time. A sequence number orders timers with the same time.
 type timer struct {
 	at time.Duration
 	n  int
@@ -89,7 +87,7 @@ func (s *simulation) after(d time.Duration, f func()) {
 	heap.Push(&s.events, timer{s.now + d, s.events.n, f})
 }
 
-// A modelBucket is what bucket.lua keeps.
+// A modelBucket is the state that bucket.lua keeps.
 type modelBucket struct {
 	scale                       [4]float64 // perToken, perTick, full, tick
 	level, last, t1, n1, t2, n2 float64
@@ -117,8 +115,8 @@ func doubles(arg string) []float64 {
 	return d
 }
 
-// load is that of bucket.lua, but that limits do not change here. What it
-// returns is kept by who changes it.
+// load models that of bucket.lua, without changes of the limit. Callers that change the
+// bucket must store it.
 func (s *simulation) load(key, arg string) (b modelBucket, rest []float64) {
 	clock := float64(s.now.Microseconds())
 	if kept := s.buckets[key]; kept != nil {
@@ -140,7 +138,7 @@ func (s *simulation) load(key, arg string) (b modelBucket, rest []float64) {
 	return b, doubles(arg[28:])
 }
 
-// take is take.lua, for one bucket.
+// take models take.lua for one bucket.
 func (s *simulation) take(key, arg string) []int64 {
 	b, rest := s.load(key, arg)
 	if b.level < rest[0] {
@@ -151,7 +149,7 @@ func (s *simulation) take(key, arg string) []int64 {
 	return []int64{1, int64(b.level), 0}
 }
 
-// leaseScript is lease.lua, for one bucket.
+// leaseScript models lease.lua for one bucket.
 func (s *simulation) leaseScript(key, arg string) []int64 {
 	b, rest := s.load(key, arg)
 	clock := float64(s.now.Microseconds())
@@ -201,7 +199,7 @@ func (s *simulation) leaseScript(key, arg string) []int64 {
 	return []int64{took, int64(clock), int64(b.level), int64(clock - b.last), int64(leased), int64(lapse)}
 }
 
-// An idealBucket holds what is admitted to burst + rate x T.
+// An idealBucket checks that no more than burst + rate x T is admitted.
 type idealBucket struct {
 	level float64
 	last  time.Duration
@@ -219,17 +217,17 @@ func (s *simulation) idealTake(m map[uint64]*idealBucket, rank uint64) *idealBuc
 	return b
 }
 
-// admit counts a request that was decided now.
+// admit counts a request that is admitted now.
 func (s *simulation) admit(rank uint64) {
 	s.admitted++
 	b := s.idealTake(s.ideal, rank)
 	b.level--
-	// Redis' clock counts whole microseconds.
+	// The clock of Redis counts whole microseconds.
 	l := s.limit(rank)
 	s.worst = max(s.worst, -b.level-float64(l.Requests)*float64(time.Microsecond)/float64(l.Per))
 }
 
-// travel takes a message to Redis and its reply back, or loses one of them.
+// travel carries a message to Redis and the reply back, or loses one of them.
 func (s *simulation) travel(there func() []int64, back func([]int64)) {
 	s.commands++
 	way := func() time.Duration {
@@ -270,7 +268,7 @@ func (s *simulation) run() {
 	}
 }
 
-// zipf lets requests of many senders arrive at random.
+// zipf lets requests of many senders arrive at random, with Zipf's law.
 func (s *simulation) zipf() {
 	zipf := rand.NewZipf(s.random, 1.1, 1, uint64(s.senders-1))
 	var arrive func()
@@ -289,9 +287,9 @@ func (s *simulation) zipf() {
 	s.after(0, arrive)
 }
 
-// hoard lets all instances be hot for a sender, take one token each when the
-// bucket is full again, and spend everything at once some time later. Half of
-// them are frozen meanwhile, and go on with what they hold, lapsed or not.
+// hoard makes all instances hot for a sender, lets each take one token when the bucket is
+// full again, and later lets them spend everything at once. Half of them are frozen in
+// between and then try to spend what they hold, lapsed or not.
 func (s *simulation) hoard() {
 	var at time.Duration
 	each := func(n int, every time.Duration) {
@@ -358,8 +356,7 @@ func (s *simulation) wait(a *arrival) {
 	}
 }
 
-// done is the end of a request that Redis decided: without a reply it was not
-// admitted after all.
+// done ends a request that Redis decided. Without a reply it is not admitted.
 func (s *simulation) done(reply []int64, taken bool) {
 	if reply == nil {
 		s.lost++
@@ -369,7 +366,7 @@ func (s *simulation) done(reply []int64, taken bool) {
 	}
 }
 
-// decide is Limiter.leased.
+// decide corresponds to Limiter.leased.
 func (s *simulation) decide(a *arrival, joined bool) {
 	i := a.at
 	h := i.table.open(a.sender, s.now)
@@ -395,7 +392,7 @@ func (s *simulation) decide(a *arrival, joined bool) {
 	}
 }
 
-// send is Limiter.send, for an arrival or for nobody.
+// send corresponds to Limiter.send, for an arrival or in the background.
 func (s *simulation) send(i *instance, f *fetch, a *arrival) {
 	taken := false
 	key, arg := i.key(f.sender, f.orders[0].name), packOrder(&f.orders[0])
@@ -424,7 +421,7 @@ func (s *simulation) send(i *instance, f *fetch, a *arrival) {
 	})
 }
 
-// tend is Limiter.tend, while there is something to do.
+// tend corresponds to Limiter.tend, as long as the instance holds tokens.
 func (s *simulation) tend(i *instance) {
 	if i.tended || len(i.table.holders) == 0 {
 		return
@@ -455,7 +452,7 @@ func (s *simulation) String() string {
 		100*float64(s.waited)/float64(s.requests), 100*float64(s.admitted)/float64(s.allowed), s.worst)
 }
 
-// plans gives a few large senders large limits, and the others a small one.
+// plans gives the first hundred senders large limits, and the others a small one.
 func plans(rank uint64) senderauth.Limit {
 	if rank < 100 {
 		return senderauth.Limit{Requests: 5000, Per: time.Second, Burst: 5000}
@@ -487,7 +484,8 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// A hot sender hardly ever waits: more is fetched before what is held is gone.
+// A hot sender hardly ever waits, because more tokens are fetched before the held ones are
+// gone.
 func TestSimulatedHotSender(t *testing.T) {
 	s := &simulation{
 		instances: 2, senders: 1, demand: 20_000, lease: 100 * time.Millisecond, length: 2 * time.Second,
@@ -504,7 +502,7 @@ func TestSimulatedHotSender(t *testing.T) {
 	require.Less(t, s.worst, 1e-6, "tokens above the limit")
 }
 
-// However long the adversary waits, leases never let more through.
+// However long the adversary waits, leases never admit more than the limit.
 func TestSimulatedAdversary(t *testing.T) {
 	for _, lease := range []time.Duration{100 * time.Millisecond, time.Second} {
 		s := &simulation{
@@ -521,7 +519,7 @@ func TestSimulatedAdversary(t *testing.T) {
 	}
 }
 
-// BenchmarkSimulation is 1,000 instances and a million senders:
+// BenchmarkSimulation simulates 1,000 instances and a million senders:
 //
 //	go test -run '^$' -bench Simulation -benchtime 1x .
 func BenchmarkSimulation(b *testing.B) {

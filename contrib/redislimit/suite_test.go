@@ -19,7 +19,7 @@ func TestSuite(t *testing.T) {
 				l := open(t, c, redislimit.Config{FailClosed: true, Timeout: 10 * time.Second, Lease: lease})
 				senderauthtest.TestLimiter(t, senderauthtest.LimiterConfig{
 					New:          func(*testing.T) senderauth.Limiter { return l },
-					Tolerance:    time.Microsecond, // of Redis' clock
+					Tolerance:    time.Microsecond, // the resolution of the clock of Redis
 					MayAdmitLess: lease > 0,
 				})
 			})
@@ -28,7 +28,7 @@ func TestSuite(t *testing.T) {
 	t.Run("single", suite(shared(t)))
 	cluster, _ := startCluster(t)
 	t.Run("cluster", suite(cluster))
-	// Not every system has a package of it.
+	// Not every system has a package for it.
 	if _, err := exec.LookPath("valkey-server"); err == nil {
 		c := startServer(t, "valkey-server").client()
 		t.Cleanup(func() { c.Close() })

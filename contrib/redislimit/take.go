@@ -50,13 +50,13 @@ func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderaut
 	return q.balances, nil
 }
 
-// A request is one call of Take.
+// A request is the state of one call of Take.
 type request struct {
 	sender   string
 	charges  []senderauth.Charge
 	balances []senderauth.Balance
 	asked    []bucketCharge // the charges that a bucket decides
-	refused  bool           // whatever the buckets hold
+	refused  bool           // refused whatever the buckets hold
 	room     [2]bucketCharge
 }
 
@@ -101,7 +101,7 @@ func (q *request) plan(k *scales) bool {
 	return true
 }
 
-// costs reports whether any bucket is to lose tokens.
+// costs reports whether the request takes tokens of any bucket.
 func (q *request) costs() bool {
 	return slices.ContainsFunc(q.asked, func(c bucketCharge) bool { return c.Cost > 0 })
 }
@@ -119,7 +119,7 @@ func (l *Limiter) mistakes(q *request) error {
 	return err
 }
 
-// exact asks the buckets in Redis.
+// exact lets Redis decide.
 func (l *Limiter) exact(ctx context.Context, q *request) error {
 	keys, args := make([]string, len(q.asked)), make([]string, len(q.asked), len(q.asked)+1)
 	for i := range q.asked {
@@ -147,8 +147,7 @@ func (l *Limiter) exact(ctx context.Context, q *request) error {
 	return nil
 }
 
-// ask calls Redis within the time that a decision has, unless the breaker is
-// open.
+// ask calls Redis with the deadline of a decision, unless the breaker is open.
 func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Context, *line) ([]int64, error)) ([]int64, error) {
 	part := l.part(sender)
 	if part.open() {

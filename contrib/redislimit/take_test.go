@@ -44,7 +44,7 @@ func TestTake(t *testing.T) {
 	})
 }
 
-// What a limiter of a single process says about a call is said here, too.
+// Mistakes in a call get the same errors as from a MemoryLimiter.
 func TestMistakes(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		l := open(t, shared(t), redislimit.Config{Lease: lease})
@@ -62,8 +62,7 @@ func TestMistakes(t *testing.T) {
 	})
 }
 
-// All of one limiter's tokens are admitted, and no more, by many at once on
-// many instances.
+// Many callers on many instances get exactly the burst.
 func TestExactlyTheBurst(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		c := shared(t)
@@ -85,7 +84,7 @@ func TestExactlyTheBurst(t *testing.T) {
 		}
 		wg.Wait()
 		require.EqualValues(t, 100, admitted.Load())
-		// What the others have leased for nothing they give back.
+		// The instances give back what they leased and did not use.
 		eventually(t, func() error {
 			if b := take(t, limiters[0], "a", charge("y", hourly(1000), 0)); b[0].Remaining != 800 {
 				return fmt.Errorf("%d remain", b[0].Remaining)
@@ -111,7 +110,7 @@ func TestLimitChanges(t *testing.T) {
 		require.GreaterOrEqual(t, remaining(odd, 0), 4)
 		require.Equal(t, 10, remaining(hourly(10), 0))
 
-		// A tick of the one limit is not counted by the rate of the other.
+		// A tick of one limit is not counted at the rate of the other.
 		slow := senderauth.Limit{Requests: 1, Per: math.MaxInt64, Burst: 1_000_000_000}
 		take(t, l, "b", charge("x", slow, slow.Burst))
 		<-time.After(20 * time.Millisecond)
@@ -189,7 +188,7 @@ func TestOneCommand(t *testing.T) {
 	require.Equal(t, 100, m["evalsha"])
 	require.Zero(t, m["eval"])
 
-	// A flushed script costs one command more, once.
+	// After SCRIPT FLUSH one decision costs one more command.
 	require.NoError(t, c.ScriptFlush(ctx).Err())
 	for range 10 {
 		take(t, l, "a", charge("x", hourly(1000), 1))

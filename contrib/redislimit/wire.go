@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// What the scripts are sent and what they answer. An argument is a string of
+// This file has the arguments and the replies of the scripts. An argument is a string of
 // little-endian doubles, which Lua unpacks with the formats in the comments.
 
 // packedLimit is the size of a packed scale, in bytes.
@@ -47,9 +47,8 @@ func appendDoubles(b []byte, numbers ...uint64) []byte {
 	return b
 }
 
-// A takeReply is what take.lua answers: whether the parts were taken, and for
-// each bucket its level afterwards and for how many microseconds that has been
-// so.
+// A takeReply is the reply of take.lua: whether the parts were taken, and for each bucket its
+// level afterwards and for how many microseconds it has had it.
 type takeReply []int64
 
 func parseTakeReply(numbers []int64, buckets int) (takeReply, error) {
@@ -65,14 +64,14 @@ func (y takeReply) bucket(i int) (level uint64, unchanged time.Duration) {
 	return uint64(y[1+2*i]), microseconds(y[2+2*i])
 }
 
-// A leaseReply is what lease.lua answers: whether the tokens were taken, the
-// time in microseconds, and four numbers for each bucket.
+// A leaseReply is the reply of lease.lua: whether the tokens were taken, the time in
+// microseconds, and four numbers for each bucket.
 type leaseReply []int64
 
 // A leasedBucket is the state of a bucket after a fetch, and what was leased.
 type leasedBucket struct {
 	level     uint64
-	unchanged time.Duration // for how long it has had that level
+	unchanged time.Duration // how long it has had that level
 	leased    int
 	lapse     int64
 }

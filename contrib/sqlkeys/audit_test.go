@@ -91,7 +91,7 @@ func TestNoChangeWithoutAuditEntry(t *testing.T) {
 		require.NoError(t, err)
 
 		if s.sqlite() {
-			return // it has no trigger that waits for the commit
+			return // SQLite has no trigger that runs at the commit
 		}
 		_, err = s.db.Exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;
 			CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON sqlkeys_keys DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()`)

@@ -15,7 +15,7 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-// An instance is a store with a pool of its own, a cache and a feed.
+// An instance is a store with its own pool, cache and feed.
 type instance struct {
 	fixture
 	*senderauth.Cache
@@ -33,12 +33,12 @@ func newInstance(t testing.TB, source string, cfg senderauth.CacheConfig) instan
 	return i
 }
 
-// settle returns when the feed has reported all changes so far.
+// settle waits until the feed has reported all changes so far.
 func (i instance) settle(t testing.TB) {
 	last := i.sender(t)
 	require.Eventually(t, func() bool {
-		_, told := i.feed.forgotten.Load(last)
-		return told
+		_, forgotten := i.feed.forgotten.Load(last)
+		return forgotten
 	}, 20*time.Second, time.Millisecond)
 }
 
@@ -70,7 +70,7 @@ type load struct {
 	wait      sync.WaitGroup
 	accepted  atomic.Int64
 	refused   atomic.Int64
-	unsettled atomic.Int64 // neither
+	unsettled atomic.Int64 // other errors
 	wrong     atomic.Int64 // accepted by an instance that had refused before
 }
 
@@ -190,7 +190,7 @@ func TestRevocationRaceIsNotRemembered(t *testing.T) {
 		})
 		cache, err := senderauth.NewCache(slow, senderauth.CacheConfig{TTL: time.Hour, LookupTimeout: time.Minute})
 		require.NoError(t, err)
-		forgets := make(told, 100)
+		forgets := make(reports, 100)
 		watch(t, s, forgets)
 		for range rounds {
 			k := s.issue(t, sqlkeys.NewKey{})

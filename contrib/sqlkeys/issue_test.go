@@ -77,7 +77,7 @@ func TestIssueReportsEveryMistakeAndWritesNothing(t *testing.T) {
 			{sqlkeys.NewKey{SenderID: sender, Metadata: map[string]string{"a\x00": ""}}, sqlkeys.ErrInvalid, `sqlkeys: new key: invalid: metadata "a\x00" is not UTF-8 text`},
 			{sqlkeys.NewKey{SenderID: sender, Metadata: map[string]string{"a": strings.Repeat("b", 16_377)}}, sqlkeys.ErrInvalid, `sqlkeys: new key: invalid: the metadata has 16385 bytes, more than 16384`},
 		} {
-			// The good one before it is not issued either.
+			// The valid key before the invalid one is not issued either.
 			_, err := s.IssueAll(t.Context(), []sqlkeys.NewKey{{SenderID: sender}, c.n})
 			require.ErrorIs(t, err, c.is)
 			require.EqualError(t, err, c.text)

@@ -59,7 +59,7 @@ func TestOpenDBRefusesWithoutShowingPasswords(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 	openDB(t, "postgres://user:hun#t?er2@db/x?application_name=a@b")
 
-	// Nobody listens: the error comes with the first use.
+	// No server listens there, and the first use reports it.
 	_, err = sqlkeys.Open(t.Context(), openDB(t, "postgres://user:hunter2@127.0.0.1:1/x"), sqlkeys.Config{})
 	require.ErrorContains(t, err, "sqlkeys: read the schema: ")
 	require.NotContains(t, err.Error(), "hunter2")

@@ -15,7 +15,7 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-// A pool of pgx's own may lie below database/sql.
+// The connections of database/sql may come from a pool of pgx.
 func TestWatchLeavesNoListeningConnection(t *testing.T) {
 	t.Parallel()
 	source := pgtest.URL(t)
@@ -28,7 +28,7 @@ func TestWatchLeavesNoListeningConnection(t *testing.T) {
 	require.NoError(t, err)
 	defer s.Close()
 	ctx, cancel := context.WithCancel(t.Context())
-	ended, c := make(chan error, 1), make(told, 10)
+	ended, c := make(chan error, 1), make(reports, 10)
 	go func() { ended <- s.Watch(ctx, c) }()
 	require.Equal(t, "", c.next(t))
 	cancel()
@@ -44,7 +44,7 @@ func TestWatchLeavesNoListeningConnection(t *testing.T) {
 func TestWatchNoticesASilentConnection(t *testing.T) {
 	t.Parallel()
 	server := pgtest.New(t)
-	s, c := open(t, server.URL(t), sqlkeys.Config{}), make(told, 10)
+	s, c := open(t, server.URL(t), sqlkeys.Config{}), make(reports, 10)
 	watch(t, s, c)
 	require.Equal(t, "", c.next(t))
 	var backend int
@@ -66,7 +66,7 @@ func TestWatchPurgesAfterReconnecting(t *testing.T) {
 	watch(t, s, cache)
 	admin := openDB(t, s.source)
 	cut := func() {
-		require.Eventually(t, func() bool { return cutFeed(t, admin) }, 20*time.Second, 5*time.Millisecond, "nobody listens")
+		require.Eventually(t, func() bool { return cutFeed(t, admin) }, 20*time.Second, 5*time.Millisecond, "no connection listens")
 	}
 	for range 5 {
 		k := s.issue(t, sqlkeys.NewKey{})

@@ -35,7 +35,7 @@ func TestLookupSurvivesAPoolOfDeadConnections(t *testing.T) {
 	admin := openDB(t, s.source)
 	require.NoError(t, admin.Ping())
 	conns := make([]*sql.Conn, 10)
-	for range 2 { // a connection that has served a second ago is not asked whether it lives
+	for range 2 { // the pool does not ping a connection that it used within the last second
 		for i := range conns {
 			var err error
 			conns[i], err = s.db.Conn(t.Context())

@@ -46,7 +46,7 @@ func run(ctx context.Context, serve func(*senderauth.Guard) error) error {
 	return serve(guard)
 }
 
-// The snippet of the README is this file's, and works.
+// The snippet in the README is a part of this file, and it works.
 func TestReadmeSnippetWorks(t *testing.T) {
 	own, err := os.ReadFile("readme_test.go")
 	require.NoError(t, err)

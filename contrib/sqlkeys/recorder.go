@@ -149,7 +149,7 @@ func (r *Recorder) Observe(_ context.Context, e senderauth.Event) {
 		return
 	}
 	if e.Inner && e.Outcome == senderauth.Admitted {
-		return // the guard further out has counted it
+		return // an outer guard has counted it
 	}
 	s := &r.shards[maphash.String(r.seed, id)%recorderShards]
 	s.mu.Lock()
@@ -167,8 +167,8 @@ func (r *Recorder) Observe(_ context.Context, e senderauth.Event) {
 	s.mu.Unlock()
 }
 
-// refusedKey is a function of its own because errors.As allocates: only events
-// that carry an error pay for it.
+// refusedKey is a separate function because errors.As allocates. Only events with an error
+// pay for it.
 func refusedKey(err error) string {
 	if refused, ok := err.(*RefusedError); ok {
 		return refused.KeyID

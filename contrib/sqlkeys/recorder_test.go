@@ -31,7 +31,7 @@ func usageOf(t *testing.T, s fixture, f sqlkeys.UsageFilter) []sqlkeys.Usage {
 
 func recorder(t testing.TB, s fixture, cfg sqlkeys.RecorderConfig) *sqlkeys.Recorder {
 	if cfg.Interval == 0 {
-		cfg.Interval = time.Hour // the test flushes
+		cfg.Interval = time.Hour // the test calls Flush
 	}
 	r, err := s.NewRecorder(cfg)
 	require.NoError(t, err)
@@ -257,7 +257,7 @@ func TestNewRecorderReportsEveryMistake(t *testing.T) {
 	require.EqualError(t, err, "sqlkeys: RecorderConfig.Interval: -1ns is below 0\nsqlkeys: RecorderConfig.Keys: -1 is below 0")
 }
 
-// synctest waits for all goroutines.
+// synctest.Test returns only when all goroutines have ended.
 func TestCloseEndsTheGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, err := new(sqlkeys.Store).NewRecorder(sqlkeys.RecorderConfig{})

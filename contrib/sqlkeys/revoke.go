@@ -20,7 +20,7 @@ func (s *Store) Disable(ctx context.Context, keyID string) error {
 	})
 }
 
-// Enable ends what [Store.Disable] began.
+// Enable makes the store accept a key again that [Store.Disable] has disabled.
 func (s *Store) Enable(ctx context.Context, keyID string) error {
 	return s.changeKey(ctx, keyID, func(t *tx, _ time.Time, k lockedKey) error {
 		if err := k.refuse(Revoked, Expired, Rotated); err != nil || !k.disabled {

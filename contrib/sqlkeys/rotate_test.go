@@ -44,7 +44,7 @@ func TestRotationReplacesAKey(t *testing.T) {
 		_, err = s.Validate(t.Context(), old.Credentials)
 		require.ErrorIs(t, err, senderauth.ErrInvalidKey)
 
-		// At once, to another format, without an end.
+		// Rotate without a grace period, to another format, with a far expiry.
 		third, err := s.Rotate(t.Context(), made.Key.ID, sqlkeys.Rotation{Format: sqlkeys.FormatUUID, ExpiresAt: time.Unix(4e9, 0)})
 		require.NoError(t, err)
 		require.Equal(t, sqlkeys.FormatUUID, third.Key.Format)

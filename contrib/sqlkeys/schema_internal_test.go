@@ -82,7 +82,7 @@ func TestFailedMigrationLeavesNothing(t *testing.T) {
 		defer cancel()
 		err = Migrate(ctx, db)
 		require.ErrorContains(t, err, "already exists")
-		require.NoError(t, ctx.Err(), "it does not try for ever")
+		require.NoError(t, ctx.Err(), "it does not retry forever")
 		_, err = db.Exec(`SELECT 1 FROM sqlkeys_keys`)
 		require.Error(t, err)
 		_, err = db.Exec(`DROP TABLE sqlkeys_usage`)

@@ -103,7 +103,8 @@ func (s *Store) DisableSender(ctx context.Context, id string) error {
 	})
 }
 
-// EnableSender ends what [Store.DisableSender] began.
+// EnableSender makes the store accept the keys of a sender again that
+// [Store.DisableSender] has disabled.
 func (s *Store) EnableSender(ctx context.Context, id string) error {
 	return s.changeSender(ctx, id, func(t *tx, _ time.Time, l lockedSender) error {
 		if !l.disabled {

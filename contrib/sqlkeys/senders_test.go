@@ -78,7 +78,7 @@ func TestInvalidSenderIsRefused(t *testing.T) {
 		require.EqualError(t, err, "sqlkeys: sender "+nobody+": not found")
 		for _, err := range s.Senders(t.Context()) {
 			require.NoError(t, err)
-			t.Fatal("a sender was made")
+			t.Fatal("a sender was created")
 		}
 	})
 }

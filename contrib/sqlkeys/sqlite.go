@@ -20,7 +20,7 @@ import (
 // sqlite is the engine for SQLite.
 type sqlite struct {
 	db      *sql.DB
-	changed broadcast // after each commit of this process
+	changed broadcast // wakes the feed after each commit of this process
 }
 
 // openSQLite opens a pool on a path, or on a URI with the scheme file.
@@ -144,7 +144,7 @@ func (l *sqlite) transact(ctx context.Context, f func(querier) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("sqlkeys: commit: %w", err)
 	}
-	// Without the end of ctx: the caller must learn whether it was committed.
+	// Do not cancel the commit with ctx: the caller must learn whether it succeeded.
 	if _, err := c.ExecContext(context.WithoutCancel(ctx), "COMMIT"); err != nil {
 		return fmt.Errorf("sqlkeys: commit: %w", err)
 	}

@@ -22,7 +22,7 @@ import (
 // not return to the pool. It would refuse later changes, lock out other
 // connections, and read stale rows.
 
-// Here each statement of a change in turn is executed and reported as failed.
+// In this test each statement of a change in turn is executed but reported as failed.
 func TestLostAnswerLeavesNoTransaction(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "keys.db")
 	good := open(t, source, sqlkeys.Config{})
@@ -65,7 +65,7 @@ func TestLostAnswerLeavesNoTransaction(t *testing.T) {
 // A lossyConnector connects to SQLite, and loses the answer to one statement.
 type lossyConnector struct {
 	source string
-	left   atomic.Int64 // 1 means the next statement
+	left   atomic.Int64 // statements up to the one to lose; 1 means the next one
 	lost   string
 }
 
@@ -120,7 +120,7 @@ func (c lossyConn) QueryContext(ctx context.Context, query string, args []driver
 	return rows, err
 }
 
-// Here the context ends at each step of a call in turn.
+// In this test the context ends at each step of a call in turn.
 func TestEndedContextLeavesNoTransaction(t *testing.T) {
 	for name, call := range map[string]func(ctx context.Context, s fixture, k sqlkeys.Issued){
 		"change": func(ctx context.Context, s fixture, k sqlkeys.Issued) {
@@ -167,8 +167,8 @@ func TestEndedContextLeavesNoTransaction(t *testing.T) {
 	}
 }
 
-// A countdown is a context that ends when somebody asks for its Done channel
-// for the nth time, and so within a chosen step of a call.
+// A countdown is a context that ends at the nth call of its method Done, and so within a
+// chosen step of a call.
 type countdown struct {
 	context.Context
 	left atomic.Int64
@@ -191,12 +191,12 @@ func (c *countdown) Err() error {
 	}
 }
 
-// Deadline keeps the store from deriving a context with a deadline of its own.
+// Deadline returns one, so that the store derives no context with its own deadline.
 func (c *countdown) Deadline() (time.Time, bool) { return time.Now().Add(time.Hour), true }
 
-// requireNoTransaction takes all connections of the pool and begins a
-// transaction on each. That fails if there is one already, even one that only
-// reads, because the database has changed since.
+// requireNoTransaction takes all connections of the pool and begins a transaction on each.
+// That fails on a connection with an open transaction. It fails even if that only reads,
+// because the database has changed since it began.
 func requireNoTransaction(t *testing.T, s fixture) {
 	s.sender(t)
 	for range s.db.Stats().OpenConnections {

@@ -10,7 +10,7 @@ import (
 )
 
 func TestWatchPurgesIfChangesAreDeleted(t *testing.T) {
-	s, c := open(t, filepath.Join(t.TempDir(), "keys.db"), sqlkeys.Config{}), make(told, 100)
+	s, c := open(t, filepath.Join(t.TempDir(), "keys.db"), sqlkeys.Config{}), make(reports, 100)
 	sender := s.sender(t)
 	watch(t, s, c)
 	require.Equal(t, "", c.next(t))
@@ -29,7 +29,7 @@ func TestWatchPurgesIfChangesAreDeleted(t *testing.T) {
 	require.Equal(t, "", c.next(t))
 	c.forgets(t, sender)
 
-	// The counting begins again.
+	// The IDs of changes start again at 1.
 	byHand(`DELETE FROM sqlkeys_changes; DELETE FROM sqlite_sequence WHERE name = 'sqlkeys_changes'`)
 	require.Equal(t, "", c.next(t))
 	byHand(`SELECT 1`)
@@ -39,7 +39,7 @@ func TestWatchPurgesIfChangesAreDeleted(t *testing.T) {
 
 func TestWatchPurgesIfChangesAreTrimmed(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "keys.db")
-	s, c := open(t, source, sqlkeys.Config{}), make(told, 20_100)
+	s, c := open(t, source, sqlkeys.Config{}), make(reports, 20_100)
 	watch(t, s, c)
 	require.Equal(t, "", c.next(t))
 	_, err := s.db.Exec(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10050)

@@ -19,7 +19,7 @@ func TestSQLiteFileIsPrivateAndShared(t *testing.T) {
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 	k := s.issue(t, sqlkeys.NewKey{})
 
-	// A second pool stands for another process. A third one may only read.
+	// A second pool stands for another process. A third one is read-only.
 	_, err = open(t, path, sqlkeys.Config{}).Validate(t.Context(), k.Credentials)
 	require.NoError(t, err)
 	escaped := "file:" + filepath.Dir(path) + "/a%20b%3fc%23.db?mode=ro"
@@ -31,7 +31,7 @@ func TestSQLiteFileIsPrivateAndShared(t *testing.T) {
 	_, err = reader.CreateSender(t.Context(), sqlkeys.NewSender{})
 	require.ErrorContains(t, err, "readonly")
 
-	// Garbage is not an empty database.
+	// A file of zeros or garbage is not an empty database.
 	garbage := filepath.Join(t.TempDir(), "garbage.db")
 	require.NoError(t, os.WriteFile(garbage, make([]byte, 9000), 0o600))
 	_, err = sqlkeys.Open(t.Context(), openDB(t, garbage), sqlkeys.Config{Migrate: true})

@@ -13,7 +13,7 @@ import (
 type Usage struct {
 	SenderID string
 	KeyID    string
-	Hour     time.Time // its beginning
+	Hour     time.Time // start of the hour
 	Outcome  senderauth.Outcome
 	Requests int64
 }
@@ -25,7 +25,7 @@ type UsageFilter struct {
 	SenderID string
 	KeyID    string
 	Since    time.Time // only hours that end after it
-	Until    time.Time // only hours that begin before it; zero means no end
+	Until    time.Time // only hours that start before it; zero means no end
 }
 
 // Usage yields what recorders have written, by hour, key and outcome. It holds

@@ -69,7 +69,7 @@ type match struct {
 	state            State
 	until            time.Time // the earlier of its expiry and the end of its grace period
 	environment      Environment
-	disabled         sql.Null[any] // whether the sender is
+	disabled         sql.Null[any] // set if the sender is disabled
 	limits, metadata string
 }
 

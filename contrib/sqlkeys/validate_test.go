@@ -54,7 +54,7 @@ func TestStateDecidesWhetherAKeyIsAccepted(t *testing.T) {
 	const hour = 3_600_000
 	cases := []struct {
 		name  string
-		set   map[string]int // columns, in milliseconds from now
+		set   map[string]int // columns to set, in milliseconds from now
 		state sqlkeys.State
 		works bool
 	}{
@@ -147,7 +147,7 @@ func TestUnknownKeyDoesNotRevealSenders(t *testing.T) {
 		_, known := s.Validate(t.Context(), senderauth.Credentials{SenderID: sender, APIKey: uuid.NewString()})
 		require.ErrorIs(t, known, senderauth.ErrInvalidKey)
 		_, unknown := s.Validate(t.Context(), senderauth.Credentials{SenderID: uuid.NewString(), APIKey: uuid.NewString()})
-		require.Equal(t, known, unknown, "nobody without a key learns whether a sender exists")
+		require.Equal(t, known, unknown, "without an active key, a client cannot tell whether a sender exists")
 	})
 }
 
@@ -239,7 +239,7 @@ func TestLookupTriesEveryPepper(t *testing.T) {
 				}
 			}
 		}
-		// A key that is known under an older pepper is not taken in twice.
+		// A key that is stored under an older pepper is not stored a second time.
 		adopted, err := two.Adopt(t.Context(), a.Credentials)
 		require.NoError(t, err)
 		require.Equal(t, a.Key.ID, adopted.ID)
@@ -287,7 +287,7 @@ func TestGuardAcceptsPrefixedKeys(t *testing.T) {
 		require.Equal(t, 401, code)
 		const refused = `{"status":401,"title":"Unauthorized","detail":"Invalid API credentials!","type":"about:blank"}`
 		require.JSONEq(t, refused, body)
-		require.Equal(t, lookups, keys.Stats().Lookups, "a wrong checksum asks nobody")
+		require.Equal(t, lookups, keys.Stats().Lookups, "a wrong checksum causes no lookup")
 
 		require.NoError(t, s.Revoke(t.Context(), k.Key.ID))
 		keys.Forget(k.Key.SenderID)
@@ -301,8 +301,8 @@ func TestGuardAcceptsPrefixedKeys(t *testing.T) {
 	})
 }
 
-// Each state results from calls of the store, except that an hour passes at
-// once.
+// The states are made by calls of the store. Only the passing of an hour is simulated, by
+// editing the row.
 func TestStoreIsAValidator(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		keys := make(map[senderauthtest.State]senderauth.Credentials)

@@ -16,14 +16,14 @@ type Forgetter interface {
 	Purge()
 }
 
-// A feed is where an engine reports changes.
+// A feed is the receiver to which an engine reports changes.
 type feed struct {
 	Forgetter
 	connected func()
 }
 
-// start begins a feed. From here on no change is missed. Earlier ones may have
-// been, so everything is forgotten.
+// start begins a feed. From now on it misses no change. It may have missed earlier ones, so
+// it purges everything.
 func (f feed) start() {
 	f.Purge()
 	f.connected()

@@ -13,25 +13,25 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-// told receives what a feed reports: the ID of a sender, or "" for Purge.
-type told chan string
+// reports receives what a feed reports: the ID of a sender, or "" for Purge.
+type reports chan string
 
-func (c told) Forget(id string) { c <- id }
+func (c reports) Forget(id string) { c <- id }
 
-func (c told) Purge() { c <- "" }
+func (c reports) Purge() { c <- "" }
 
-func (c told) next(t testing.TB) string {
+func (c reports) next(t testing.TB) string {
 	select {
 	case id := <-c:
 		return id
 	case <-time.After(20 * time.Second):
-		t.Fatal("the feed says nothing")
+		t.Fatal("the feed reports nothing")
 		return ""
 	}
 }
 
 // forgets waits until the feed reports id.
-func (c told) forgets(t testing.TB, id string) {
+func (c reports) forgets(t testing.TB, id string) {
 	for c.next(t) != id {
 	}
 }
@@ -50,11 +50,11 @@ func watch(t testing.TB, s fixture, c sqlkeys.Forgetter) {
 func TestWatchReportsEveryChange(t *testing.T) {
 	onBoth(t, func(t *testing.T, source string) {
 		s := open(t, source, sqlkeys.Config{})
-		other := open(t, source, sqlkeys.Config{}) // another process, so to speak
-		here, there := make(told, 100), make(told, 100)
+		other := open(t, source, sqlkeys.Config{}) // stands for another process
+		here, there := make(reports, 100), make(reports, 100)
 		watch(t, s, here)
 		watch(t, other, there)
-		require.Equal(t, "", here.next(t), "what was before is not known")
+		require.Equal(t, "", here.next(t), "earlier changes are unknown, so everything is purged")
 		require.Equal(t, "", there.next(t))
 		both := func(id string) {
 			here.forgets(t, id)
@@ -107,7 +107,7 @@ func TestWatchReportsEveryChange(t *testing.T) {
 func TestWatchReportsOwnChangesAtOnce(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "keys.db")
 	synctest.Test(t, func(t *testing.T) {
-		s, c := open(t, source, sqlkeys.Config{}), make(told, 10)
+		s, c := open(t, source, sqlkeys.Config{}), make(reports, 10)
 		watch(t, s, c)
 		require.Equal(t, "", c.next(t))
 		for range 10 {
@@ -121,7 +121,7 @@ func TestWatchReportsOwnChangesAtOnce(t *testing.T) {
 // Somebody may move a key to another sender by hand.
 func TestWatchReportsBothSendersOfAMovedKey(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
-		c := make(told, 100)
+		c := make(reports, 100)
 		watch(t, s, c)
 		require.Equal(t, "", c.next(t))
 		from, to := s.sender(t), s.sender(t)
@@ -149,7 +149,7 @@ func TestWatchReturnsItsConnection(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
 		for range 3 {
 			ctx, cancel := context.WithCancel(t.Context())
-			ended, c := make(chan error, 1), make(told, 10)
+			ended, c := make(chan error, 1), make(reports, 10)
 			go func() { ended <- s.Watch(ctx, c) }()
 			c.next(t)
 			require.Equal(t, 1, s.db.Stats().InUse)
@@ -158,14 +158,14 @@ func TestWatchReturnsItsConnection(t *testing.T) {
 			require.Zero(t, s.db.Stats().InUse, "the connection is given back")
 		}
 		s.db.SetMaxOpenConns(1)
-		require.EqualError(t, s.Watch(t.Context(), make(told)), "sqlkeys: Watch needs a connection for itself, and the pool has only one")
+		require.EqualError(t, s.Watch(t.Context(), make(reports)), "sqlkeys: Watch needs a connection for itself, and the pool has only one")
 	})
 }
 
 // The lookup may be prepared on the connection that Watch occupies.
 func TestCloseDoesNotWaitForWatch(t *testing.T) {
 	onBothStores(t, func(t *testing.T, s fixture) {
-		c := make(told, 10)
+		c := make(reports, 10)
 		watch(t, s, c)
 		require.Equal(t, "", c.next(t))
 		closed := make(chan error, 1)
@@ -174,7 +174,7 @@ func TestCloseDoesNotWaitForWatch(t *testing.T) {
 		case err := <-closed:
 			require.NoError(t, err)
 		case <-time.After(20 * time.Second):
-			t.Fatal("it waits for the feed to end")
+			t.Fatal("Close waits for Watch to end")
 		}
 	})
 }

@@ -1,5 +1,5 @@
-// Command chi serves the API of the quickstart with chi. A guard is a
-// middleware of chi as it is.
+// Command chi serves the API of the quickstart with chi. chi needs no adapter, because
+// Guard.Wrap is a middleware for it.
 package main
 
 import (
@@ -14,12 +14,12 @@ import (
 
 func main() { demo.Main("chi", routes) }
 
-// routes puts the guard in front of the whole router. chi finds the route
-// after its middlewares have run: the guard asks it before.
+// routes puts the guard in front of the whole router. chi matches the route only after
+// its middlewares have run, so limits asks the router for the route itself.
 func routes(guard *senderauth.Guard) http.Handler {
 	router := chi.NewRouter()
 	limits := func(r *http.Request) []string {
-		path := cmp.Or(r.URL.RawPath, r.URL.Path) // what chi goes by
+		path := cmp.Or(r.URL.RawPath, r.URL.Path) // the path that chi matches
 		switch r.Method + " " + router.Find(chi.NewRouteContext(), r.Method, path) {
 		case "POST /v1/messages":
 			return []string{"messages"}

@@ -39,8 +39,8 @@ func preflight() http.Header {
 	}
 }
 
-// What broke elsewhere: a preflight carries no credentials and got 401.
-func TestPreflightPassesOutsideOfTheGuard(t *testing.T) {
+// A preflight carries no credentials, so the guard must not see it.
+func TestPreflightPassesWithCORSOutsideTheGuard(t *testing.T) {
 	keys, err := senderauth.Static(senderauth.Credentials{SenderID: sender, APIKey: key})
 	require.NoError(t, err)
 	var outcomes []senderauth.Outcome
@@ -93,9 +93,9 @@ func TestPreflightPassesOutsideOfTheGuard(t *testing.T) {
 	require.Equal(t, []senderauth.Outcome{senderauth.MissingKey, senderauth.Admitted, senderauth.Limited}, outcomes)
 }
 
-// The wrong use, and what happens: the guard refuses the preflight, and
-// nothing tells the page so.
-func TestPreflightIsRefusedInsideOfTheGuard(t *testing.T) {
+// The wrong order: the guard refuses the preflight, and the browser does not let the
+// page see why.
+func TestPreflightIsRefusedWithCORSInsideTheGuard(t *testing.T) {
 	keys, err := senderauth.Static(senderauth.Credentials{SenderID: sender, APIKey: key})
 	require.NoError(t, err)
 	guard, err := senderauth.New(keys, senderauth.Config{Limits: map[string]senderauth.Limit{"default": senderauth.PerMinute(60)}})

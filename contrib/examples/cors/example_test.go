@@ -1,8 +1,7 @@
-// Package cors shows how an API with a guard is opened to pages of other
-// origins: the layer for CORS stands outside of the guard. A preflight carries
-// no credentials, so that behind a guard it is refused, and the browser sends
-// nothing else; and without the fields of CORS on a refusal the page cannot
-// read why it was refused.
+// Package cors shows how to open a guarded API to web pages of other origins: put the
+// CORS middleware outside of the guard. A preflight carries no credentials, so a guard
+// would refuse it and the browser would send no request. A refusal needs the CORS
+// fields, too: without them the page cannot read why it was refused.
 package cors_test
 
 import (
@@ -14,8 +13,8 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// allow lets any page call with the two headers, and read the fields that are
-// not readable by themselves. It allows no cookies: the key is the credential.
+// allow lets any page send the two headers and read the guard's response fields. It
+// allows no cookies, because the key is the credential.
 var allow = cors.New(cors.Options{
 	AllowedOrigins: []string{"*"},
 	AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},

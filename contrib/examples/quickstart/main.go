@@ -1,5 +1,4 @@
-// Command quickstart serves a small API on net/http alone, with API keys and
-// quotas in front of it.
+// Command quickstart serves a small API with API keys and quotas, on net/http alone.
 package main
 
 import (
@@ -11,15 +10,14 @@ import (
 
 func main() { demo.Main("quickstart", routes) }
 
-// A route is a handler with the limits that a request to it is charged.
+// A route is a handler with the names of the limits to charge for it.
 type route struct {
 	http.HandlerFunc
 	limits []string
 }
 
-// routes puts the guard in front of the whole mux: what no pattern matches is
-// refused without a key as well, and is charged the limit "default". So are
-// the redirects of the mux.
+// routes puts the guard in front of the whole mux. A request that no pattern matches,
+// or that the mux redirects, needs a key as well and is charged the limit "default".
 func routes(guard *senderauth.Guard) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /v1/contacts", route{contacts, []string{"default"}})

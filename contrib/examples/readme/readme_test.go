@@ -1,8 +1,9 @@
-// Package readme compiles the snippets of the repository's README: each of them
-// stands, line by line, in a file of the examples.
+// Package readme compiles the Go snippets of the repository's README. Each snippet
+// must appear, line by line, in a Go file of the examples.
 package readme_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -12,8 +13,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +111,23 @@ func charge(guard *senderauth.Guard, w http.ResponseWriter, r *http.Request, rec
 	fmt.Fprint(w, balance.Remaining)
 }
 
+func rehearsed() (cfg senderauth.Config) {
+	cfg.DryRun = []string{"messages"}
+	cfg.Observe = senderauth.LogEvents(slog.Default(), func(e senderauth.Event) slog.Level {
+		if e.DryRun != "" {
+			return max(e.Level(), slog.LevelInfo)
+		}
+		return e.Level()
+	})
+	return cfg
+}
+
+func behindNginx() (cfg senderauth.Config) {
+	cfg.RequireTLS = true
+	cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	return cfg
+}
+
 func logged() (cfg senderauth.Config) {
 	cfg.Observe = senderauth.LogEvents(slog.Default(), nil)
 	cfg.FailedAttempts = senderauth.Limit{Requests: 10, Per: time.Minute, Burst: 30}
@@ -166,6 +186,58 @@ func TestRoutesOfTheReadmeAreChargedByPattern(t *testing.T) {
 	}
 }
 
+func TestDryRunOfTheReadmeIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	cfg := rehearsed()
+	cfg.Limits = map[string]senderauth.Limit{"default": senderauth.PerMinute(9), "messages": senderauth.PerMinute(1)}
+	guard, err := senderauth.New(acme(t), cfg)
+	require.NoError(t, err)
+	h := guard.Charging("messages").Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for range 2 {
+		require.Equal(t, 200, asAcme(h, "/").Code)
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
+	require.Contains(t, log.String(), "dry_run=messages")
+}
+
+func TestProxyOfTheReadmeEndsTLS(t *testing.T) {
+	cfg := behindNginx()
+	cfg.Limits = map[string]senderauth.Limit{"default": senderauth.PerMinute(9)}
+	guard, err := senderauth.New(acme(t), cfg)
+	require.NoError(t, err)
+	h := guard.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for proto, want := range map[string]int{"https": 200, "http": 403, "": 403} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = "127.0.0.1:1234"
+		if proto != "" {
+			r.Header.Set("X-Forwarded-Proto", proto)
+		}
+		require.Equal(t, want, sent(h, r).Code, proto)
+	}
+}
+
+func TestWrapperOfTheReadmeHidesCheckKey(t *testing.T) {
+	store, err := senderauth.Static(senderauth.Credentials{SenderID: acmeID, APIKey: "sk_live_1"})
+	require.NoError(t, err)
+	cfg := senderauth.Config{Limits: map[string]senderauth.Limit{"default": senderauth.PerMinute(9)}}
+	for _, checked := range []bool{false, true} {
+		want := 401
+		if checked {
+			want, cfg.CheckKey = 200, store.(interface{ CheckKey(string) bool }).CheckKey
+		}
+		guard, err := senderauth.New(withPlans(store), cfg)
+		require.NoError(t, err)
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("x-sender-id", acmeID)
+		r.Header.Set("x-api-key", "sk_live_1")
+		w := httptest.NewRecorder()
+		guard.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+		require.Equal(t, want, w.Code)
+	}
+}
+
 func TestGuardedRoutesOfTheReadme(t *testing.T) {
 	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	contacts, send, invite = ok, ok, ok
@@ -176,8 +248,6 @@ func TestGuardedRoutesOfTheReadme(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, w.Code)
 }
 
-// TestSnippetsAreCompiled finds the lines of each snippet, in their order, in a
-// Go file of the examples.
 func TestSnippetsAreCompiled(t *testing.T) {
 	readme, err := os.ReadFile("../../../README.md")
 	require.NoError(t, err)
@@ -212,4 +282,41 @@ func unindented(s string) string {
 		lines[i] = strings.TrimSpace(lines[i])
 	}
 	return strings.Join(lines, "\n")
+}
+
+const acmeID, acmeKey = "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11", "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01"
+
+func acme(t *testing.T) senderauth.Validator {
+	t.Helper()
+	keys, err := senderauth.Static(senderauth.Credentials{SenderID: acmeID, APIKey: acmeKey})
+	require.NoError(t, err)
+	return keys
+}
+
+func asAcme(h http.Handler, target string) *httptest.ResponseRecorder {
+	return sent(h, httptest.NewRequest("GET", target, nil))
+}
+
+// sent is the answer to r, with acme's credentials.
+func sent(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
+	r.Header.Set("x-sender-id", acmeID)
+	r.Header.Set("x-api-key", acmeKey)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// TestLinksLeadSomewhere follows the links to files and to sections.
+func TestLinksLeadSomewhere(t *testing.T) {
+	readme, err := os.ReadFile("../../../README.md")
+	require.NoError(t, err)
+	prose := regexp.MustCompile("`[^`]*`").ReplaceAll(readme, nil)
+	for _, m := range regexp.MustCompile(`\]\(([^)]+)\)`).FindAllSubmatch(prose, -1) {
+		path, section, _ := strings.Cut(string(m[1]), "#")
+		_, err := os.Stat(filepath.Join("../../..", path))
+		require.NoError(t, err)
+		if path == "" {
+			require.Contains(t, strings.ReplaceAll(strings.ToLower(string(readme)), " ", "-"), "\n##-"+section+"\n")
+		}
+	}
 }

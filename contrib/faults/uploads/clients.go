@@ -18,8 +18,8 @@ import (
 //go:embed clients
 var scripts embed.FS
 
-// A pace is how fast a client sends: first bytes at once, then chunk bytes
-// every interval. Without a chunk it sends all at once.
+// A pace is how fast a client sends: first bytes at once, then chunk bytes every
+// interval. If chunk is 0 it sends everything at once.
 type pace struct {
 	name         string
 	first, chunk int
@@ -32,7 +32,7 @@ var (
 	trickle = pace{"5 kB/s", 10_000, 100, 20 * time.Millisecond}
 )
 
-// An answer is what a client has read: a response, or an error.
+// An answer is what a client got: a response or an error.
 type answer struct {
 	Status int
 	Body   string
@@ -56,7 +56,7 @@ var clients = []client{
 // sends reports whether the client can send at this pace.
 func (c client) sends(p pace) bool { return p != trickle || c.name != "curl" }
 
-// programs are what the clients and the paths run.
+// programs returns the names of the programs that the clients and proxies need.
 func programs() []string {
 	names := []string{"curl", "node", "python3"}
 	for _, p := range proxies {
@@ -65,7 +65,7 @@ func programs() []string {
 	return names
 }
 
-// writeScripts puts into dir what the clients run.
+// writeScripts writes the scripts of the clients into dir.
 func writeScripts(dir string) error { return os.CopyFS(dir, scripts) }
 
 func script(program, name string, args ...string) func(context.Context, string, string, int, pace, int) []answer {
@@ -99,8 +99,8 @@ func curl(ctx context.Context, dir, url string, size int, p pace, n int) []answe
 	}
 	var answers []answer
 	for range n {
-		// The status is the last line, and 000 where there was no answer. An
-		// error that comes after the answer is curl's own affair.
+		// The last line is the status, or 000 if there was no answer. An error of curl
+		// after the answer does not matter.
 		var a answer
 		out, err := exec.CommandContext(ctx, "curl", append(args, url)...).Output()
 		if end := bytes.LastIndexByte(out, '\n'); end >= 0 {
@@ -148,7 +148,7 @@ func post(ctx context.Context, url string, size int, p pace) (a answer, err erro
 	return answer{Status: res.StatusCode, Body: string(text)}, err
 }
 
-// paced is a body that comes at a pace.
+// paced is a body that is read at a pace.
 type paced struct {
 	pace
 	start  time.Time

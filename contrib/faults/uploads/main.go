@@ -1,8 +1,7 @@
-// Uploads counts how many clients can read the refusal of an upload. Two
-// servers answer every request with the same 401: a handler of net/http alone,
-// and one behind a guard. curl, Go, node and Python upload to them, directly and
-// through nginx, HAProxy, Apache and Varnish, which it starts. All traffic is on
-// 127.0.0.1.
+// Command uploads counts how many clients can read the refusal of an upload. Two servers
+// answer every request with the same 401: a plain net/http handler, and one behind a
+// guard. curl, Go, node and Python upload to them, directly and through nginx, HAProxy,
+// Apache and Varnish, which the command starts. All traffic stays on 127.0.0.1.
 //
 //	go run ./uploads [-quick] [-v]
 package main
@@ -24,8 +23,8 @@ import (
 	"github.com/senderauth/senderauth/contrib/internal/testservers"
 )
 
-// A load is uploads of one size at one pace, n by each client on each path to
-// each server.
+// A load is n uploads of one size at one pace, by each client on each path to each
+// server.
 type load struct {
 	pace pace
 	size int
@@ -44,7 +43,7 @@ var (
 )
 
 func main() {
-	short := flag.Bool("quick", false, "run the loads of the test, which take less than a minute in place of ten")
+	short := flag.Bool("quick", false, "run only the loads of the test, in less than a minute instead of ten")
 	verbose := flag.Bool("v", false, "print what clients got instead of the answer of the guarded server")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -81,7 +80,7 @@ func run(ctx context.Context, short, verbose bool) error {
 	return ctx.Err()
 }
 
-// A scene is the two servers and the proxies in front of them.
+// A scene holds the two servers and the proxies in front of them.
 type scene struct {
 	dir     string
 	want    answer // what every client should read
@@ -138,13 +137,13 @@ func (s *scene) end() {
 	}
 }
 
-// The servers of a scene.
+// Indexes of scene.servers and result.counts.
 const (
 	plain = iota
 	guarded
 )
 
-// url is where a client uploads to.
+// url returns the URL of a server on a path.
 func (s *scene) url(p path, server int) string {
 	addr := p.addr
 	if addr == "" {
@@ -153,7 +152,8 @@ func (s *scene) url(p path, server int) string {
 	return "http://" + addr + []string{"/plain", "/guarded"}[server]
 }
 
-// A count is how many of a client's uploads ended with the answer.
+// A count counts the uploads of a client that ended with the answer, and keeps what the
+// client got instead.
 type count struct {
 	answered int
 	others   []answer
@@ -167,9 +167,8 @@ type result struct {
 	counts [2]count // by server
 }
 
-// readsLate reports whether somebody on the way reads nothing before all of the
-// upload is sent. More of it than a server reads is then lost, and the answer
-// with it.
+// readsLate reports whether the client or the proxy reads nothing until it has sent the
+// whole upload. If the upload is larger than what a server reads, the answer is lost.
 func (r *result) readsLate() bool {
 	switch r.path.name {
 	case "Apache", "Varnish":
@@ -180,8 +179,8 @@ func (r *result) readsLate() bool {
 	return false
 }
 
-// run runs the loads against these servers, two fast uploads or many slow ones at once: what is
-// measured is not how the machine bears more.
+// run runs the loads against these servers. Only two fast uploads run at once, so that
+// the machine is not overloaded, and up to 40 slow ones.
 func (s *scene) run(ctx context.Context, loads []load, servers ...int) []result {
 	var results []result
 	for _, l := range loads {
@@ -228,8 +227,8 @@ func (s *scene) upload(ctx context.Context, r *result, server int) {
 	}
 }
 
-// table prints the results in Markdown, a table for each pace: for each path how
-// many of all answers were read, of the plain server and of the guarded one.
+// table prints the results as one Markdown table for each pace. A cell counts the answers
+// that were read from the plain and the guarded server, out of all uploads on the path.
 func table(w io.Writer, paths []path, loads []load, results []result) {
 	for len(loads) > 0 {
 		n := 1

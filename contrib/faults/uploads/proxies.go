@@ -13,21 +13,21 @@ import (
 	"github.com/senderauth/senderauth/contrib/internal/testservers"
 )
 
-// A path is a way from a client to the two servers: what comes before /plain
-// and /guarded in their URLs. Without a proxy it has no address.
+// A path is a way from a client to the two servers, directly or through a proxy. addr is
+// the host and port of the URLs, or empty without a proxy.
 type path struct {
 	name string
 	addr string
 }
 
-const direct = "none" // the name of the path without a proxy
+const direct = "none" // name of the path without a proxy
 
-// A proxy is a program that passes requests on to the servers.
+// A proxy is a program that forwards requests to the servers.
 type proxy struct {
 	program string
-	paths   []string // by name; each has a port of its own
-	// config is its configuration for these ports, and command what runs it.
-	// Files are in dir.
+	paths   []string // names; each path has its own port
+	// config returns the configuration for these ports, and command the command line.
+	// Both may use files in dir.
 	config  func(dir string, ports []int, plain, guarded string) string
 	command func(dir, file string, ports []int) []string
 }
@@ -65,8 +65,8 @@ var proxies = []proxy{
 
 func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
-// nginx has one server for each of the ways to forward that people choose. Its
-// default is to talk HTTP/1.0 and to read the whole upload first.
+// nginx returns a configuration with one server for each common way to forward. By
+// default nginx talks HTTP/1.0 and reads the whole upload first.
 func nginx(dir string, ports []int, plain, guarded string) string {
 	user := ""
 	if os.Getuid() == 0 {
@@ -146,7 +146,7 @@ func varnish(_ string, _ []int, plain, guarded string) string {
 `
 }
 
-// start runs the proxy and returns its paths when it listens.
+// start starts the proxy, waits until it listens, and returns its paths.
 func (p proxy) start(dir, plain, guarded string) (*testservers.Process, []path, error) {
 	if _, err := exec.LookPath(p.program); err != nil {
 		return nil, nil, err
@@ -179,7 +179,7 @@ func (p proxy) start(dir, plain, guarded string) (*testservers.Process, []path, 
 	return process, paths, nil
 }
 
-// await returns when a server listens at addr.
+// await waits until a server listens at addr.
 func await(addr string) error {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := net.Dial("tcp", addr)

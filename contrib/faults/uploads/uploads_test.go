@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Every client reads the refusal of its upload, directly and through each proxy,
-// unless it, or the proxy, sends more than is drained before it reads.
+// Every client gets the refusal of its upload, directly and through each proxy. The
+// exception is a client or proxy that reads late and sends more than the guard drains.
 func TestRefusalOfAnUploadIsRead(t *testing.T) {
 	for _, program := range programs() {
 		if _, err := exec.LookPath(program); err != nil {

@@ -1,8 +1,7 @@
-// Package testservers runs the servers that tests of this repository need, as
-// processes of the tests' own. They can be killed, paused and started again,
-// and end with the tests, however those end.
+// Package testservers runs servers for the tests of this repository. The tests can
+// kill, pause and restart them. A server ends with the tests, however those end.
 //
-// The package pgtest is PostgreSQL, redistest is Redis.
+// The package pgtest runs PostgreSQL, redistest Redis.
 package testservers
 
 import (
@@ -24,21 +23,21 @@ import (
 type Command struct {
 	Args []string
 	Dir  string
-	Log  string              // the file that gets what it writes
-	User *syscall.Credential // nil: that of the tests
-	End  string              // the name of the signal that ends it at once, as INT
+	Log  string              // file for standard output and standard error
+	User *syscall.Credential // nil means the user of the tests
+	End  string              // name of the signal that ends it when the tests end, such as INT
 }
 
-// A Process is a server that runs.
+// A Process is a running server.
 type Process struct {
 	cmd   *exec.Cmd
 	pid   int
 	stdin io.WriteCloser
 }
 
-// The shell waits for the name of a signal, and sends it to the server. It
-// gets an empty one where the tests have ended in whatever way. A server that
-// is paused gets the signal when it goes on.
+// The shell reads the name of a signal and sends it to the server. If the tests end in
+// any way, it reads an empty line and sends Command.End. CONT wakes a paused server, so
+// that it handles the signal.
 const script = `end=$1 log=$2; shift 2
 "$@" >"$log" 2>&1 & pid=$!
 echo $pid
@@ -47,7 +46,7 @@ kill -s "${signal:-$end}" $pid
 kill -s CONT $pid
 wait $pid`
 
-// Start does not wait until the server is ready.
+// Start starts the server. It does not wait until the server is ready.
 func Start(c Command) (*Process, error) {
 	p := &Process{cmd: exec.Command("sh", append([]string{"-c", script, "sh", c.End, c.Log}, c.Args...)...)}
 	p.cmd.Dir = c.Dir
@@ -79,8 +78,8 @@ func Start(c Command) (*Process, error) {
 // Signal sends a signal to the server.
 func (p *Process) Signal(s syscall.Signal) error { return syscall.Kill(p.pid, s) }
 
-// End sends the signal with this name, "" for that of [Command.End], and
-// returns when the server has ended. How it ended does not matter.
+// End sends the signal with this name, or [Command.End] if signal is empty, and waits
+// until the server has ended. The server's exit status is no error.
 func (p *Process) End(signal string) error {
 	_, err := io.WriteString(p.stdin, signal+"\n")
 	err = errors.Join(err, p.stdin.Close())
@@ -91,8 +90,8 @@ func (p *Process) End(signal string) error {
 	return err
 }
 
-// FreePort returns a port that nobody listens on. It is below those that
-// systems give to connections, so that it stays free.
+// FreePort returns a TCP port on which nobody listens. It is below the ports that the
+// system gives to outgoing connections, so none of those takes it.
 func FreePort() (int, error) {
 	var err error
 	for range 100 {
@@ -105,8 +104,8 @@ func FreePort() (int, error) {
 	return 0, err
 }
 
-// Missing ends a test whose server is not installed: it is not run, and in CI
-// it fails.
+// Missing ends a test because its server is not installed: it skips the test, or fails
+// it if CI=true.
 func Missing(t testing.TB, why string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {

@@ -9,10 +9,10 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// The API, without its router. Each function returns the answer as a handler,
-// for the router's own writer: Contacts(sender).ServeHTTP(w, r).
+// The functions of this file are the API without its router. Each returns its response
+// as a handler, so that any router can write it: Contacts(sender).ServeHTTP(w, r).
 
-// Contact is somebody who can be sent a message.
+// Contact is a person to send messages to.
 type Contact struct {
 	ID    string `json:"id"`
 	Name  string `json:"name"`
@@ -52,7 +52,7 @@ func Send(s senderauth.Sender, body io.Reader) http.Handler {
 		return problem
 	}
 	if m.To == "" || m.Text == "" {
-		return &senderauth.Problem{Status: http.StatusUnprocessableEntity, Detail: `A message has "to" and "text"`}
+		return &senderauth.Problem{Status: http.StatusUnprocessableEntity, Detail: `A message needs "to" and "text"`}
 	}
 	return answer{http.StatusAccepted, struct {
 		Sender string `json:"sender"`
@@ -70,7 +70,7 @@ func Invite(s senderauth.Sender, body io.Reader) http.Handler {
 		return problem
 	}
 	if u.Email == "" {
-		return &senderauth.Problem{Status: http.StatusUnprocessableEntity, Detail: `A user has an "email"`}
+		return &senderauth.Problem{Status: http.StatusUnprocessableEntity, Detail: `A user needs an "email"`}
 	}
 	return answer{http.StatusCreated, struct {
 		Sender string `json:"sender"`
@@ -81,8 +81,8 @@ func Invite(s senderauth.Sender, body io.Reader) http.Handler {
 
 const maxBody = 64 << 10
 
-// read decodes a body of one JSON value.
-func read(body io.Reader, into any) *senderauth.Problem {
+// read decodes body, one JSON object, into v.
+func read(body io.Reader, v any) *senderauth.Problem {
 	b, err := io.ReadAll(io.LimitReader(body, maxBody+1))
 	switch {
 	case err != nil:
@@ -90,17 +90,17 @@ func read(body io.Reader, into any) *senderauth.Problem {
 	case len(b) > maxBody:
 		return &senderauth.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "The body is larger than 64 KiB"}
 	}
-	if err := json.Unmarshal(b, into); err != nil {
+	if err := json.Unmarshal(b, v); err != nil {
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &wrong) && wrong.Field != "" {
-			return &senderauth.Problem{Status: http.StatusUnprocessableEntity, Detail: "The member " + wrong.Field + " is no " + wrong.Type.String(), Err: err}
+			return &senderauth.Problem{Status: http.StatusUnprocessableEntity, Detail: "The member " + wrong.Field + " must be a " + wrong.Type.String(), Err: err}
 		}
 		return &senderauth.Problem{Status: http.StatusBadRequest, Detail: "The body is not a JSON object", Err: err}
 	}
 	return nil
 }
 
-// An answer is a JSON body.
+// An answer is a response with a JSON body.
 type answer struct {
 	status int
 	body   any

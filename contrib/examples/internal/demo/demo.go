@@ -1,5 +1,5 @@
-// Package demo is what the example programs have in common, so that each of
-// them shows its router only.
+// Package demo holds the parts that the example programs share, so that each program
+// shows only its router.
 package demo
 
 import (
@@ -19,8 +19,8 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// Main runs the program called name. routes makes a handler of the API with
-// guard in front of all of it.
+// Main runs the program called name. routes returns the handler of the API, all of it
+// behind guard.
 func Main(name string, routes func(guard *senderauth.Guard) http.Handler) {
 	if err := run(name, routes); err != nil {
 		oneLine := strings.NewReplacer("\n\t", " ", "\n", "; ")
@@ -44,13 +44,13 @@ type settings struct {
 func parseFlags(name string) (settings, error) {
 	var set settings
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // a mistake is one line, and not the usage as well
-	flags.StringVar(&set.addr, "addr", "127.0.0.1:8080", "host:port to listen on; port 0 takes a free one")
-	flags.TextVar(&set.log, "log", slog.LevelInfo, "least level that is logged: DEBUG has each admitted request, INFO each refusal")
-	flags.StringVar(&set.db, "db", "", "where keys are kept: path of a SQLite file, or PostgreSQL URL (default SENDERAUTH_DB, or else senderauth.db)")
-	flags.StringVar(&set.redis, "redis", "", "URL of the Redis that shares the limits, with the further nodes of a Cluster after commas (default: they are kept in memory)")
-	flags.DurationVar(&set.redisTimeout, "redis-timeout", 50*time.Millisecond, "how long a request waits for Redis, and is then limited without it")
-	flags.IntVar(&set.instances, "instances", 1, "programs that share the limits: each has that part of them while Redis is unreachable")
+	flags.SetOutput(io.Discard) // report a mistake in one line, without the usage
+	flags.StringVar(&set.addr, "addr", "127.0.0.1:8080", "host:port to listen on; port 0 picks a free one")
+	flags.TextVar(&set.log, "log", slog.LevelInfo, "lowest level to log: DEBUG adds each admitted request, INFO each refusal")
+	flags.StringVar(&set.db, "db", "", "database of the keys: path of a SQLite file, or PostgreSQL URL (default $SENDERAUTH_DB, or else senderauth.db)")
+	flags.StringVar(&set.redis, "redis", "", "URL of the Redis that shares the limits, followed by more nodes of a Cluster after commas (default: limits are kept in memory)")
+	flags.DurationVar(&set.redisTimeout, "redis-timeout", 50*time.Millisecond, "how long a request waits for Redis before it is limited without it")
+	flags.IntVar(&set.instances, "instances", 1, "number of programs that share the limits; while Redis is unreachable, each enforces its share")
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			flags.SetOutput(os.Stdout)
@@ -59,13 +59,13 @@ func parseFlags(name string) (settings, error) {
 		}
 		return set, err
 	}
-	// A URL may hold a password: it is no default of the flag, which -h shows.
+	// A URL may hold a password, so it must not become the flag's default, which -h shows.
 	set.db = cmp.Or(set.db, os.Getenv("SENDERAUTH_DB"), "senderauth.db")
 	switch {
 	case flags.NArg() > 0:
-		return set, fmt.Errorf("the argument %q is not understood", flags.Arg(0))
+		return set, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case set.redis == "" && set.instances != 1:
-		return set, errors.New("-instances needs -redis: limits in memory are each program's own")
+		return set, errors.New("-instances needs -redis: limits in memory are not shared")
 	}
 	return set, nil
 }
@@ -78,7 +78,7 @@ func run(name string, routes func(*senderauth.Guard) http.Handler) (err error) {
 	handler := slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: set.log})
 	log := slog.New(handler)
 
-	// First of all, so that no key is made for a server that cannot listen.
+	// Listen first, so that no key is made for a server that cannot listen.
 	listener, err := net.Listen("tcp", set.addr)
 	if err != nil {
 		return err

@@ -16,8 +16,8 @@ import (
 	"github.com/senderauth/senderauth/internal/uuid"
 )
 
-// firstKey sees to it that there is a key: the pair of the environment, or one
-// that is made where the store is empty. Several programs may start at once.
+// firstKey makes sure that the store has a key: the pair in the environment, or a new
+// one if the store is empty. Several programs may call it at once.
 func firstKey(ctx context.Context, store *sqlkeys.Store, log *slog.Logger, g greeting) error {
 	pair, err := pairFrom(os.Getenv, store.CheckKey)
 	if err != nil {
@@ -53,8 +53,8 @@ func firstKey(ctx context.Context, store *sqlkeys.Store, log *slog.Logger, g gre
 
 const senderVar, keyVar = "SENT_SENDER_ID", "SENT_API_KEY"
 
-// pairFrom reads the pair from the environment; it is empty where neither
-// variable is set. No error shows the key.
+// pairFrom reads the pair from the environment. The pair is empty if neither variable
+// is set. No error contains the key.
 func pairFrom(getenv func(string) string, checkKey func(string) bool) (senderauth.Credentials, error) {
 	pair := senderauth.Credentials{SenderID: getenv(senderVar), APIKey: getenv(keyVar)}
 	if pair.SenderID == "" && pair.APIKey == "" {
@@ -77,15 +77,15 @@ func pairFrom(getenv func(string) string, checkKey func(string) bool) (senderaut
 	return pair, errors.Join(errs...)
 }
 
-// A greeting is what the program says on standard output.
+// A greeting is what the program prints to standard output.
 type greeting struct {
 	io.Writer
 	addr net.Addr
 	db   string
 }
 
-// introduce shows a pair that was made: for the user's .env, and as a command
-// that is served. It is the only time that the key is shown.
+// introduce prints a new pair, as lines for an .env file and as a command to try. The
+// key is never shown again.
 func (g greeting) introduce(c senderauth.Credentials) {
 	host, port, _ := net.SplitHostPort(g.addr.String())
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
@@ -95,13 +95,13 @@ func (g greeting) introduce(c senderauth.Credentials) {
 	fmt.Fprintf(g, "curl -i 'http://%s/v1/contacts' -H 'x-sender-id: %s' -H 'x-api-key: %s'\n", net.JoinHostPort(host, port), c.SenderID, c.APIKey)
 }
 
-// welcome says how a sender gets another key, where the first is there already.
+// welcome prints how to get another key if the store already has one.
 func (g greeting) welcome(senderID string) {
 	fmt.Fprintf(g, "Another key: go -C contrib run ./sqlkeys/cmd/senderkeys key issue -sender %s -db %s\n", senderID, shellWord(g.db))
 }
 
-// shellWord writes the database as a word of a shell command that may run in
-// another directory. A URL may hold a password, and is not shown.
+// shellWord returns the database as one word of a shell command that works in any
+// directory. A URL is not shown, because it may hold a password.
 func shellWord(db string) string {
 	if !strings.HasPrefix(db, "file:") {
 		if strings.Contains(db, "://") {

@@ -13,19 +13,18 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-// keys are the key store and what goes with it.
+// keys holds the key store, its cache and its recorder of usage.
 type keys struct {
 	db    *sql.DB
 	store *sqlkeys.Store
-	cache *senderauth.Cache // what the guard asks: it looks up a key once a minute
+	cache *senderauth.Cache // the guard's validator, in front of the store
 	uses  *sqlkeys.Recorder // counts the requests of each key
 
 	unwatch context.CancelFunc
-	watched chan struct{} // closed: nobody tells the cache of changes any more
+	watched chan struct{} // closed when Watch has returned
 }
 
-// openKeys returns the keys of a database, which it creates or brings up to
-// date.
+// openKeys opens the keys of a database, and creates or migrates its tables.
 func openKeys(ctx context.Context, source string, log *slog.Logger) (_ *keys, err error) {
 	k := &keys{watched: make(chan struct{})}
 	peppers, err := sqlkeys.ParsePeppers(os.Getenv("SENDERAUTH_PEPPERS")) // as senderkeys does
@@ -55,26 +54,26 @@ func openKeys(ctx context.Context, source string, log *slog.Logger) (_ *keys, er
 	if k.uses, err = k.store.NewRecorder(sqlkeys.RecorderConfig{}); err != nil {
 		return nil, err
 	}
-	// A key that is revoked, by whomever, is refused at once.
+	// Drop a key from the cache as soon as any process revokes it.
 	watching, unwatch := context.WithCancel(context.Background())
 	k.unwatch = unwatch
 	go func() {
 		defer close(k.watched)
 		if err := k.store.Watch(watching, k.cache); err != nil {
-			log.Error("changes of keys are seen late", "error", err)
+			log.Error("the feed of key changes ended: the cache notices changes late", "error", err)
 		}
 	}()
 	return k, nil
 }
 
-// close comes when the server has stopped. The pool is closed last: what was
-// gathered is written through it, and the feed has a connection of it.
+// close writes the recorded usage and closes the store. Call it when the server has
+// stopped. It closes the pool last, because the recorder and the feed use it.
 func (k *keys) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := k.uses.Close(ctx)
 	if err != nil {
-		err = fmt.Errorf("the use of keys is not recorded in full: %w", err)
+		err = fmt.Errorf("some usage of keys was not recorded: %w", err)
 	}
 	k.unwatch()
 	<-k.watched

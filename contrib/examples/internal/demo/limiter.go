@@ -15,8 +15,8 @@ import (
 	"github.com/senderauth/senderauth/contrib/redislimit"
 )
 
-// openLimiter returns where the buckets are kept: in Redis, for all programs
-// that use it, or in the memory of this one.
+// openLimiter returns a limiter that keeps the buckets in Redis, shared with other
+// programs, or in the memory of this one.
 func openLimiter(set settings, log *slog.Logger) (_ senderauth.Limiter, done func(), _ error) {
 	if set.redis == "" {
 		return senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{}), func() {}, nil
@@ -44,9 +44,8 @@ func openLimiter(set settings, log *slog.Logger) (_ senderauth.Limiter, done fun
 	return limiter, func() { limiter.Close(); client.Close() }, nil
 }
 
-// redisClient reads a URL of redis://, rediss:// or unix://, and of a Cluster
-// the further nodes after commas: redis://one:6379,two:6379,three:6379. It does
-// not connect.
+// redisClient parses a redis://, rediss:// or unix:// URL. More nodes of a Cluster
+// follow after commas: redis://one:6379,two:6379,three:6379. It does not connect.
 func redisClient(source string) (redis.UniversalClient, error) {
 	first, more, isCluster := strings.Cut(source, ",")
 	if !isCluster {
@@ -76,7 +75,7 @@ func redisClient(source string) (redis.UniversalClient, error) {
 	return redis.NewClusterClient(opts), nil
 }
 
-// checkAddr finds what no start of Redis will mend.
+// checkAddr reports an address that can never work, even if Redis is up.
 func checkAddr(addr string) error {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -88,7 +87,7 @@ func checkAddr(addr string) error {
 	return nil
 }
 
-// withoutURL takes the URL, which may hold a password, out of an error.
+// withoutURL removes the URL from an error, because it may hold a password.
 func withoutURL(err error) error {
 	var malformed *url.Error
 	if errors.As(err, &malformed) {
@@ -97,7 +96,8 @@ func withoutURL(err error) error {
 	return err
 }
 
-// redisLog is where the client tells of each connection that it loses.
+// redisLog logs the messages of the Redis client, such as lost connections, at level
+// DEBUG.
 type redisLog struct{ *slog.Logger }
 
 func (l redisLog) Printf(ctx context.Context, format string, v ...any) {

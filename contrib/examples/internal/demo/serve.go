@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// open serves exactly path without a guard. A ServeMux outside of a guard would
-// redirect other spellings of other paths before anybody is authenticated.
+// open serves exactly path without a guard, and everything else with rest. A ServeMux
+// around a guard would redirect unclean paths before the guard authenticates them.
 func open(path string, h http.HandlerFunc, rest http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == path {
@@ -34,8 +34,8 @@ func healthz(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, "ok\n")
 }
 
-// serve serves until SIGINT or SIGTERM, and then finishes the requests that
-// are in flight. A second signal ends the program at once.
+// serve serves until SIGINT or SIGTERM, then finishes the requests in flight. A second
+// signal ends the program at once.
 func serve(listener net.Listener, server *http.Server, log *slog.Logger) error {
 	stop, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -50,7 +50,7 @@ func serve(listener net.Listener, server *http.Server, log *slog.Logger) error {
 	}
 	cancel()
 	log.Info("stopping")
-	// A request may take as long as reading and answering it may take.
+	// No request takes longer than the read and write timeouts together.
 	ctx, done := context.WithTimeout(context.Background(), server.ReadTimeout+server.WriteTimeout)
 	defer done()
 	if err := server.Shutdown(ctx); err != nil {

@@ -1,6 +1,6 @@
-// As client.py, with node:http, or with fetch where the first argument says so.
-// Both read the answer while they send. fetch sends a slow body in chunks,
-// without a Content-Length.
+// Like client.py, but with node:http, or with fetch if that is the first argument. Both
+// read the answer while they send. fetch sends a slow body in chunks, without a
+// Content-Length.
 import http from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 

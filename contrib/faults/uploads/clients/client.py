@@ -1,7 +1,7 @@
-# Uploads SIZE bytes to URL, N times one after the other, and prints a line of
-# JSON for each: the status and the body of the answer, or the error. It sends
-# FIRST bytes at once and then CHUNK bytes every MS milliseconds; with a CHUNK
-# of 0 it sends all at once. It reads nothing before all is sent.
+# Uploads SIZE bytes to URL, N times one after the other, and prints one line of JSON
+# for each: the status and the body of the answer, or the error. It sends FIRST bytes at
+# once and then CHUNK bytes every MS milliseconds, or everything at once if CHUNK is 0.
+# It reads nothing until it has sent everything.
 import http.client, json, sys, time, urllib.parse
 
 url, size, first, chunk, ms, n = sys.argv[1], *map(int, sys.argv[2:])

@@ -1,5 +1,5 @@
-// Package pgtest gives tests a PostgreSQL: that of SENDERAUTH_TEST_POSTGRES, a
-// URL, or one of their own from the machine's binaries.
+// Package pgtest gives tests a PostgreSQL server: the one at the URL in
+// SENDERAUTH_TEST_POSTGRES, or a new one from the installed binaries.
 package pgtest
 
 import (
@@ -23,13 +23,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A Server is a PostgreSQL of the tests' own. What it has committed outlives
-// [Server.Kill], but not the machine.
+// A Server is a PostgreSQL server that belongs to the tests. Committed data survives
+// [Server.Kill], but not a crash of the machine.
 type Server struct {
 	dir, bin string
 	port     int
 	user     *syscall.Credential
-	process  *testservers.Process // nil: it does not run
+	process  *testservers.Process // nil if it does not run
 }
 
 var errMissing = errors.New("no PostgreSQL: install it, or set SENDERAUTH_TEST_POSTGRES")
@@ -50,7 +50,8 @@ func findBinaries() (dir string, err error) {
 	return "", errMissing
 }
 
-// ordinary returns the user that the server runs as: it refuses root.
+// ordinary returns a user for the server, which refuses to run as root. Nil means the
+// user of the tests.
 func ordinary() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -105,7 +106,7 @@ func newServer() (_ *Server, err error) {
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
-// Start returns when the server, which does not run, accepts connections.
+// Start starts a stopped server and waits until it accepts connections.
 func (s *Server) Start() error {
 	log := filepath.Join(s.dir, "log")
 	p, err := testservers.Start(testservers.Command{
@@ -137,12 +138,12 @@ func (s *Server) Start() error {
 	}
 }
 
-// Stop ends the server as an administrator does: it closes every connection
-// first. It returns nil where the server does not run.
+// Stop ends the server as an administrator does, closing every connection first. It
+// does nothing if the server does not run.
 func (s *Server) Stop() error { return s.end("INT") }
 
-// Kill ends the server at once, as a crash does. It returns nil where the
-// server does not run.
+// Kill ends the server at once, as a crash does. It does nothing if the server does not
+// run.
 func (s *Server) Kill() error { return s.end("QUIT") }
 
 func (s *Server) end(signal string) error {
@@ -168,7 +169,7 @@ func (s *Server) url() string {
 	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
 }
 
-// New returns a server for one test alone, which may kill it.
+// New returns a server for one test only, which may kill it.
 func New(t testing.TB) *Server {
 	t.Helper()
 	s, err := newServer()
@@ -197,7 +198,7 @@ var shared struct {
 	err error
 }
 
-// URL returns the URL of a new database on the server that tests share.
+// URL returns the URL of a new database on a server that all tests share.
 func URL(t testing.TB) string {
 	t.Helper()
 	if base := os.Getenv("SENDERAUTH_TEST_POSTGRES"); base != "" {
@@ -208,7 +209,7 @@ func URL(t testing.TB) string {
 	return shared.URL(t)
 }
 
-// Main is for a TestMain that does nothing else.
+// Main runs m, calls [Close] and exits. Use it as a whole TestMain.
 func Main(m *testing.M) {
 	code := m.Run()
 	if err := Close(); err != nil {
@@ -218,7 +219,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Close removes the server that tests shared. It is for the end of a TestMain.
+// Close removes the shared server. Call it at the end of a TestMain.
 func Close() error {
 	if shared.Server == nil {
 		return nil
@@ -239,7 +240,7 @@ func newDatabase(t testing.TB, base string) string {
 	t.Cleanup(func() {
 		admin, err := pgx.Connect(context.Background(), base)
 		if err != nil {
-			return // the test has ended the server
+			return // the test has killed the server
 		}
 		_, err = admin.Exec(context.Background(), "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
 		require.NoError(t, err)

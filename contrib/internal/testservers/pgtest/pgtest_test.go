@@ -22,15 +22,15 @@ func query(t *testing.T, url, sql string) (n int, err error) {
 }
 
 func TestURLIsANewDatabase(t *testing.T) {
-	const make = `WITH t AS (SELECT 1) SELECT count(*) FROM pg_tables WHERE schemaname = 'public'`
+	const tables = `WITH t AS (SELECT 1) SELECT count(*) FROM pg_tables WHERE schemaname = 'public'`
 	for range 2 {
 		url := pgtest.URL(t)
-		n, err := query(t, url, make)
+		n, err := query(t, url, tables)
 		require.NoError(t, err)
 		require.Zero(t, n)
 		_, err = query(t, url, `CREATE TABLE n (n int)`)
-		require.Error(t, err, "it returns no row")
-		n, err = query(t, url, make)
+		require.ErrorIs(t, err, pgx.ErrNoRows)
+		n, err = query(t, url, tables)
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 	}
@@ -45,7 +45,7 @@ func TestServerEndsAndReturns(t *testing.T) {
 	require.NoError(t, err)
 	for _, end := range []func() error{s.Kill, s.Stop} {
 		require.NoError(t, end())
-		require.NoError(t, end(), "it has ended already")
+		require.NoError(t, end(), "ending it twice is no error")
 		_, err := query(t, url, `SELECT n FROM n`)
 		require.Error(t, err)
 		require.NoError(t, s.Start())

@@ -1,5 +1,5 @@
-// Package redistest gives tests a Redis: that of SENDERAUTH_TEST_REDIS, a URL,
-// or one of their own from the machine's redis-server.
+// Package redistest gives tests a Redis server: the one at the URL in
+// SENDERAUTH_TEST_REDIS, or a new one from the installed redis-server.
 package redistest
 
 import (
@@ -21,12 +21,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A Server is a Redis of the tests' own. It keeps nothing when it ends.
+// A Server is a Redis server that belongs to the tests. It loses its data when it ends.
 type Server struct {
 	args    []string
 	dir     string
 	port    int
-	process *testservers.Process // nil: it does not run
+	process *testservers.Process // nil if it does not run
 }
 
 var errMissing = errors.New("not installed")
@@ -51,16 +51,16 @@ func newServer(program string, args []string) (*Server, error) {
 	return &s, nil
 }
 
-// Addr is host:port.
+// Addr returns the address of the server as host:port.
 func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
-// Port is that of Addr.
+// Port returns the port of Addr.
 func (s *Server) Port() int { return s.port }
 
-// URL is redis://host:port.
+// URL returns the address of the server as redis://host:port.
 func (s *Server) URL() string { return "redis://" + s.Addr() }
 
-// Start returns when the server, which does not run, answers.
+// Start starts a stopped server and waits until it answers.
 func (s *Server) Start() error {
 	log := filepath.Join(s.dir, "log")
 	p, err := testservers.Start(testservers.Command{Args: s.args, Dir: s.dir, Log: log, End: "KILL"})
@@ -98,11 +98,11 @@ func (s *Server) ping() error {
 	return err
 }
 
-// Stop ends the server as an administrator does. It returns nil where the
+// Stop ends the server as an administrator does, with SIGTERM. It does nothing if the
 // server does not run.
 func (s *Server) Stop() error { return s.end("TERM") }
 
-// Kill is kill -9. It returns nil where the server does not run.
+// Kill ends the server with SIGKILL. It does nothing if the server does not run.
 func (s *Server) Kill() error { return s.end("KILL") }
 
 func (s *Server) end(signal string) error {
@@ -122,23 +122,22 @@ func (s *Server) Restart() error {
 	return s.Start()
 }
 
-// Pause makes the server hang: it takes connections, and says nothing.
+// Pause makes the server hang: it accepts connections and does not answer.
 func (s *Server) Pause() error { return s.process.Signal(syscall.SIGSTOP) }
 
-// Resume ends what Pause began.
+// Resume lets a paused server go on.
 func (s *Server) Resume() error { return s.process.Signal(syscall.SIGCONT) }
 
 func (s *Server) remove() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
 
-// New returns a redis-server, with these arguments besides, for one test
-// alone, which may kill it.
+// New returns a redis-server, started with additional arguments, for one test only,
+// which may kill it.
 func New(t testing.TB, args ...string) *Server {
 	t.Helper()
 	return NewProgram(t, "redis-server", args...)
 }
 
-// NewProgram is New with another program that understands the same, such as
-// valkey-server.
+// NewProgram is New with a compatible program, such as valkey-server.
 func NewProgram(t testing.TB, program string, args ...string) *Server {
 	t.Helper()
 	s, err := newServer(program, args)
@@ -161,8 +160,8 @@ var shared struct {
 	err error
 }
 
-// URL is that of the server that tests share: they leave it as it is, and use
-// keys of their own.
+// URL returns the URL of a server that all tests share. They must not change its
+// configuration, and must use their own keys.
 func URL(t testing.TB) string {
 	t.Helper()
 	if url := os.Getenv("SENDERAUTH_TEST_REDIS"); url != "" {
@@ -173,7 +172,7 @@ func URL(t testing.TB) string {
 	return shared.URL()
 }
 
-// Main is for a TestMain that does nothing else.
+// Main runs m, calls [Close] and exits. Use it as a whole TestMain.
 func Main(m *testing.M) {
 	code := m.Run()
 	if err := Close(); err != nil {
@@ -183,7 +182,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Close removes the server that tests shared. It is for the end of a TestMain.
+// Close removes the shared server. Call it at the end of a TestMain.
 func Close() error {
 	if shared.Server == nil {
 		return nil

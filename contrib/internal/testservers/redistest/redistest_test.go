@@ -32,7 +32,7 @@ func do(s *redistest.Server, command string, patience time.Duration) (string, er
 
 const patience = 20 * time.Second
 
-func TestURL(t *testing.T) {
+func TestURLIsThatOfOneSharedServer(t *testing.T) {
 	require.NotEmpty(t, redistest.URL(t))
 	require.Equal(t, redistest.URL(t), redistest.URL(t))
 }
@@ -42,13 +42,13 @@ func TestServerEndsAndReturns(t *testing.T) {
 	require.Equal(t, "redis://"+s.Addr(), s.URL())
 	answer, err := do(s, "SELECT 1", patience)
 	require.NoError(t, err)
-	require.Equal(t, "-ERR DB index is out of range\r\n", answer, "the argument counts")
+	require.Equal(t, "-ERR DB index is out of range\r\n", answer, "--databases 1 has no effect")
 	for _, end := range []func() error{s.Stop, s.Kill} {
 		answer, err = do(s, "SETNX key value", patience)
 		require.NoError(t, err)
-		require.Equal(t, ":1\r\n", answer, "it is empty")
+		require.Equal(t, ":1\r\n", answer, "the server starts empty")
 		require.NoError(t, end())
-		require.NoError(t, end(), "it has ended already")
+		require.NoError(t, end(), "ending it twice is no error")
 		_, err = do(s, "PING", patience)
 		require.Error(t, err)
 		require.NoError(t, s.Start())
@@ -69,5 +69,5 @@ func TestServerPauses(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "+PONG\r\n", answer)
 	require.NoError(t, s.Pause())
-	require.NoError(t, s.Kill(), "paused as it is")
+	require.NoError(t, s.Kill(), "a paused server can be killed")
 }

@@ -1,5 +1,5 @@
-// Command faults measures what a fleet's clients see while Redis dies, hangs,
-// or is slow, with a redis-server of its own:
+// Command faults measures what the clients of a fleet see while Redis dies, hangs, or is
+// slow. It starts its own redis-server:
 //
 //	go run ./faults
 package main
@@ -28,12 +28,16 @@ import (
 )
 
 var (
-	only      = flag.String("only", "", "faults whose name has this in it")
-	rate      = flag.Int("rate", 1000, "requests a second, of 100 senders, at 3 instances")
-	timeout   = flag.Duration("timeout", 50*time.Millisecond, "of a decision")
-	phase     = flag.Duration("phase", 5*time.Second, "length of each phase")
+	only    = flag.String("only", "", "run only faults whose name contains this")
+	rate    = flag.Int("rate", 1000, "requests a second, from 100 senders to 3 instances")
+	timeout = flag.Duration("timeout", 50*time.Millisecond, "timeout of a decision")
+	phase   = flag.Duration("phase", 5*time.Second, "length of each phase")
+	limit   = senderauth.Limit{Requests: 5, Per: time.Second, Burst: 30}
+)
+
+const (
 	instances = 3
-	limit     = senderauth.Limit{Requests: 5, Per: time.Second, Burst: 30}
+	senders   = 100
 )
 
 func main() {
@@ -61,21 +65,42 @@ type fault struct {
 	name       string
 	begin, end func(s *server) // end may be nil
 	closed     bool
-	load       float64 // of rate; 0: 1
+	load       float64 // factor of -rate; zero means 1
 }
 
 type quiet struct{}
 
 func (quiet) Printf(context.Context, string, ...any) {}
 
+// A server is a redis-server on a free port.
 type server struct {
 	dir   string
 	port  int
 	cmd   *exec.Cmd
-	delay atomic.Int64 // nanoseconds by which each answer is late
+	delay atomic.Int64 // nanoseconds to delay each answer
 }
 
-// A slowConn holds back what it reads.
+func newServer() *server {
+	dir, err := os.MkdirTemp("", "faults")
+	if err != nil {
+		log.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	s := &server{dir: dir, port: l.Addr().(*net.TCPAddr).Port}
+	l.Close()
+	s.start()
+	return s
+}
+
+func (s *server) remove() {
+	s.kill()
+	os.RemoveAll(s.dir)
+}
+
+// A slowConn delays what it reads.
 type slowConn struct {
 	net.Conn
 	delay *atomic.Int64
@@ -116,50 +141,17 @@ func (s *server) kill() {
 
 func (s *server) signal(sig syscall.Signal) { _ = s.cmd.Process.Signal(sig) }
 
-type event struct {
-	at, took time.Duration
-	sender   int
-	admitted bool
-	err      error
-}
-
+// run lets clients send requests during three phases of equal length: before, during and
+// after the fault. It then prints what they saw.
 func run(f fault, lease time.Duration) {
-	dir, err := os.MkdirTemp("", "faults")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		log.Fatal(err)
-	}
-	s := &server{dir: dir, port: l.Addr().(*net.TCPAddr).Port}
-	l.Close()
-	s.start()
-	defer s.kill()
-
-	var mu sync.Mutex
-	var events []event
-	var modes []string
+	s := newServer()
+	defer s.remove()
+	var modes changes
 	start := time.Now()
-	var fleet []*redislimit.Limiter
-	for i := range instances {
-		c := s.client()
-		defer c.Close()
-		l, err := redislimit.New(c, redislimit.Config{
-			Instances: instances, Timeout: *timeout, Lease: lease, FailClosed: f.closed,
-			OnMode: func(m redislimit.Mode, _ error) {
-				mu.Lock()
-				defer mu.Unlock()
-				modes = append(modes, fmt.Sprintf("%d %s at %.2f s", i, m, time.Since(start).Seconds()))
-			},
-		})
-		if err != nil {
-			log.Fatal(err)
-		}
-		defer l.Close()
-		fleet = append(fleet, l)
-	}
+	fleet, closeFleet := newFleet(s, lease, f.closed, func(instance int, m redislimit.Mode) {
+		modes.add(fmt.Sprintf("%d %s at %.2f s", instance, m, time.Since(start).Seconds()))
+	})
+	defer closeFleet()
 	go func() {
 		time.Sleep(*phase)
 		f.begin(s)
@@ -168,14 +160,70 @@ func run(f fault, lease time.Duration) {
 			f.end(s)
 		}
 	}()
+	events := send(fleet, start, float64(*rate)*cmp.Or(f.load, 1))
+
+	mode := "exact mode"
+	if lease > 0 {
+		mode = "lease mode"
+	}
+	fmt.Printf("\n%s, %s\n", f.name, mode)
+	printPhases(events)
+	fmt.Printf("  most admitted above burst + rate x T of all three phases: %d of a burst of %d\n  %v\n", worst(events), limit.Burst, modes.all)
+}
+
+// changes records the changes of mode.
+type changes struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (c *changes) add(change string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, change)
+}
+
+func newFleet(s *server, lease time.Duration, failClosed bool, onMode func(instance int, m redislimit.Mode)) (fleet []*redislimit.Limiter, done func()) {
+	var clients []*redis.Client
+	for i := range instances {
+		c := s.client()
+		l, err := redislimit.New(c, redislimit.Config{
+			Instances: instances, Timeout: *timeout, Lease: lease, FailClosed: failClosed,
+			OnMode: func(m redislimit.Mode, _ error) { onMode(i, m) },
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+		clients, fleet = append(clients, c), append(fleet, l)
+	}
+	return fleet, func() {
+		for i := range fleet {
+			fleet[i].Close()
+			clients[i].Close()
+		}
+	}
+}
+
+// An event is one request. Its times are relative to the start of the run.
+type event struct {
+	at, took time.Duration
+	sender   int
+	admitted bool
+	err      error
+}
+
+// send sends requests at an even rate until all three phases are over.
+func send(fleet []*redislimit.Limiter, start time.Time, perSecond float64) []event {
+	var mu sync.Mutex
+	var events []event
 	var wg sync.WaitGroup
-	every := time.Duration(float64(time.Second) / float64(*rate) / cmp.Or(f.load, 1))
+	every := time.Duration(float64(time.Second) / perSecond)
 	for n := 0; time.Since(start) < 3**phase; n++ {
 		time.Sleep(time.Until(start.Add(time.Duration(n) * every)))
 		wg.Go(func() {
-			sender := n % 100
+			sender := n % senders
 			began := time.Now()
-			b, err := fleet[n%instances].Take(context.Background(), strconv.Itoa(sender), []senderauth.Charge{{Name: "default", Limit: limit, Cost: 1}})
+			b, err := fleet[n%len(fleet)].Take(context.Background(), strconv.Itoa(sender), []senderauth.Charge{{Name: "default", Limit: limit, Cost: 1}})
 			e := event{began.Sub(start), time.Since(began), sender, err == nil && !b[0].Refused, err}
 			mu.Lock()
 			defer mu.Unlock()
@@ -183,12 +231,10 @@ func run(f fault, lease time.Duration) {
 		})
 	}
 	wg.Wait()
+	return events
+}
 
-	mode := "exact mode"
-	if lease > 0 {
-		mode = "lease mode"
-	}
-	fmt.Printf("\n%s, %s\n", f.name, mode)
+func printPhases(events []event) {
 	for _, part := range []struct {
 		name     string
 		from, to time.Duration
@@ -225,17 +271,19 @@ func run(f fault, lease time.Duration) {
 		slices.Sort(took)
 		fmt.Printf("  %-26s %6d requests  %d errors  p50 %-10v p99 %-10v max %-10v %4d paid the timeout  admitted %.0f/s of %d/s\n",
 			part.name, len(took), failed, took[len(took)/2].Round(time.Microsecond), took[len(took)*99/100].Round(time.Microsecond),
-			took[len(took)-1].Round(time.Microsecond), paid, float64(admitted)/(part.to-part.from).Seconds(), 100*limit.Requests)
+			took[len(took)-1].Round(time.Microsecond), paid, float64(admitted)/(part.to-part.from).Seconds(), senders*limit.Requests)
 	}
-	worst := 0
-	for sender := range 100 {
-		n := 0
-		for _, e := range events {
-			if e.sender == sender && e.admitted {
-				n++
-			}
+}
+
+// worst returns by how much the sender that got the most exceeded its limit over the
+// whole run, or 0.
+func worst(events []event) int {
+	var admitted [senders]int
+	for _, e := range events {
+		if e.admitted {
+			admitted[e.sender]++
 		}
-		worst = max(worst, n-limit.Burst-int(float64(limit.Requests)*3*phase.Seconds()))
 	}
-	fmt.Printf("  most admitted above burst + rate x T of all three phases: %d of a burst of %d\n  %v\n", worst, limit.Burst, modes)
+	allowed := limit.Burst + int(float64(limit.Requests)*3*phase.Seconds())
+	return max(slices.Max(admitted[:])-allowed, 0)
 }

@@ -53,7 +53,7 @@ type app struct {
 
 	db, prefix string
 	json, yes  bool
-	started    bool // the arguments were right
+	started    bool // the arguments were valid
 }
 
 func (a *app) run(ctx context.Context, args []string) int {

@@ -52,7 +52,7 @@ func (s shell) with(in string, args ...string) result {
 	return result{code, out.String(), err.String()}
 }
 
-// ok runs a command that succeeds and says nothing on standard error.
+// ok runs a command that must succeed and print nothing to standard error.
 func (s shell) ok(args ...string) string {
 	s.t.Helper()
 	r := s.with("", args...)
