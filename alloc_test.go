@@ -22,6 +22,8 @@ func TestAllocationsOfARequest(t *testing.T) {
 		return guard
 	}
 	none, both := newGuard(senderauth.RateFieldsNone), newGuard(senderauth.RateFieldsBoth)
+	chosen := []string{"default", "messages"}
+	choosing := none.ChargingBy(func(*http.Request) []string { return chosen })
 	next := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	for _, c := range []struct {
 		name          string
@@ -32,6 +34,7 @@ func TestAllocationsOfARequest(t *testing.T) {
 		{"admitted", none, of(1), 1, 352},
 		{"admitted, with the rate fields", both, of(1), 3, 480},
 		{"admitted, with two limits", none.Charging("default", "messages"), of(1), 1, 352},
+		{"admitted, at limits chosen for it", choosing, of(1), 4, 640},
 		{"without a key", both, request("x-sender-id", senderID(1)), 1, 80},
 		{"with an unknown key", both, badKeyOf(1), 3, 96},
 		{"over the limit", both.Charging("drained"), of(1), 5, 376},

@@ -64,7 +64,7 @@ func (c *charger) bill(names []string, cost int) (*bill, error) {
 	if cost < 0 {
 		return nil, &faultError{fmt.Errorf("senderauth: the cost %d is below 0", cost)}
 	}
-	b := &bill{charger: c, cost: cost}
+	b := c.newBill(cost, len(names), nil)
 	for _, name := range names {
 		l, ok := c.limits[name]
 		if !ok {
@@ -76,6 +76,20 @@ func (c *charger) bill(names []string, cost int) (*bill, error) {
 		b.add(l)
 	}
 	return b, nil
+}
+
+// newBill returns an empty bill with room for n limits, and for looks at those of
+// the guards further out: ChargingBy and Costing make a bill for each request.
+func (c *charger) newBill(cost, n int, outer *bill) *bill {
+	looks := 0
+	for o := outer; o != nil; o = o.outer {
+		looks += len(o.named)
+	}
+	room := make([]*namedLimit, 2*n+looks)
+	return &bill{
+		charger: c, outer: outer, cost: cost, named: room[:0:n],
+		charges: make([]Charge, 0, n+looks), limits: room[n:n],
+	}
 }
 
 func (b *bill) add(l *namedLimit) {
@@ -97,14 +111,14 @@ func (b *bill) has(l *namedLimit) bool {
 // charged already, so that the rate fields tell of all limits that the request met.
 // It returns nil if nothing is left.
 func (b *bill) after(outer *bill) *bill {
-	left := &bill{charger: b.charger, outer: outer, cost: b.cost}
+	if !slices.ContainsFunc(b.named, func(l *namedLimit) bool { return !outer.has(l) }) {
+		return nil
+	}
+	left := b.charger.newBill(b.cost, len(b.named), outer)
 	for _, l := range b.named {
 		if !outer.has(l) {
 			left.add(l)
 		}
-	}
-	if len(left.named) == 0 {
-		return nil
 	}
 	for ; outer != nil && len(left.charges) > 0; outer = outer.outer {
 		for _, l := range outer.named {
