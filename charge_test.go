@@ -318,6 +318,7 @@ func TestCharge(t *testing.T) {
 		a, h, _ := newCharging(t, -1, senderauth.Config{})
 		require.Equal(t, internal.with(threeLeft(2)...), serve(h, of(1)))
 		require.EqualError(t, a.events[1].Err, "senderauth: the cost -1 is below 0")
+		require.Equal(t, senderID(1), a.events[1].Sender.ID)
 	})
 	bubble(t, "at the sender's own limits", func(t *testing.T) {
 		a := newApp(t, func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {

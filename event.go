@@ -64,15 +64,18 @@ const (
 )
 
 // Level returns the level at which [LogEvents] logs e: Error for unavailable and
-// failed, Warn for an admitted request with an error, Debug for admitted and
-// canceled, Info for the other refusals.
+// failed, Warn for an admitted request with an error, Info for the other refusals
+// and for what a dry run would have refused, Debug for admitted and canceled.
 func (e Event) Level() slog.Level {
 	switch e.Outcome {
 	case Unavailable, Failed:
 		return slog.LevelError
 	case Admitted:
-		if e.Err != nil {
+		switch {
+		case e.Err != nil:
 			return slog.LevelWarn
+		case e.DryRun != "":
+			return slog.LevelInfo
 		}
 		return slog.LevelDebug
 	case Canceled:

@@ -133,7 +133,7 @@ func TestEventLevels(t *testing.T) {
 		slog.LevelDebug: {{Outcome: senderauth.Admitted}, {Outcome: senderauth.Canceled, Err: context.Canceled}},
 		slog.LevelWarn:  {{Outcome: senderauth.Admitted, Err: errOutage}},
 		slog.LevelError: {{Outcome: senderauth.Unavailable}, {Outcome: senderauth.Failed}},
-		slog.LevelInfo: {{Outcome: senderauth.Limited}, {Outcome: senderauth.MissingKey}, {Outcome: senderauth.MissingSender}, {Outcome: senderauth.InvalidSender},
+		slog.LevelInfo: {{Outcome: senderauth.Admitted, DryRun: "strict"}, {Outcome: senderauth.Limited}, {Outcome: senderauth.MissingKey}, {Outcome: senderauth.MissingSender}, {Outcome: senderauth.InvalidSender},
 			{Outcome: senderauth.InvalidKey}, {Outcome: senderauth.Mismatch}, {Outcome: senderauth.Insecure}, {Outcome: senderauth.Refused}},
 	} {
 		for _, e := range events {

@@ -266,13 +266,16 @@ func (g *Guard) Charge(ctx context.Context, name string, cost int) (Balance, *Pr
 	g.mustBeMade()
 	start := time.Now()
 	d := decision{outcome: Admitted, inner: true, cached: true}
-	b, err := g.charger.bill([]string{name}, cost)
-	if a := admissionBy(ctx, g.charger); err != nil {
-		d.refuse(Failed, err)
-	} else if a == nil {
-		d.refuse(Failed, errNotBehind)
-	} else {
+	a := admissionBy(ctx, g.charger)
+	if a != nil {
 		d.sender = a.sender
+	}
+	switch b, err := g.charger.bill([]string{name}, cost); {
+	case err != nil:
+		d.refuse(Failed, err)
+	case a == nil:
+		d.refuse(Failed, errNotBehind)
+	default:
 		g.charger.charge(ctx, &d, b)
 	}
 	if g.observe != nil {

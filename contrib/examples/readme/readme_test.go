@@ -113,12 +113,7 @@ func charge(guard *senderauth.Guard, w http.ResponseWriter, r *http.Request, rec
 
 func rehearsed() (cfg senderauth.Config) {
 	cfg.DryRun = []string{"messages"}
-	cfg.Observe = senderauth.LogEvents(slog.Default(), func(e senderauth.Event) slog.Level {
-		if e.DryRun != "" {
-			return max(e.Level(), slog.LevelInfo)
-		}
-		return e.Level()
-	})
+	cfg.Observe = senderauth.LogEvents(slog.Default(), nil)
 	return cfg
 }
 
