@@ -110,12 +110,13 @@ type Cache struct {
 	mu        sync.Mutex // orders the changes of seq
 	seq       atomic.Uint64
 	purged    atomic.Uint64
-	forgotten []atomic.Uint64 // a power of two
+	forgotten [1 << 16]atomic.Uint64
 
-	flights           singleflight.Group
-	slots             chan struct{} // one for each call of the validator
-	known, unknown    lane          // of pairs that were accepted before, and of others
-	lookups, failures atomic.Uint64
+	flights        singleflight.Group
+	slots          chan struct{} // one for each call of the validator
+	known, unknown lane          // of pairs that were accepted before, and of others
+
+	misses, lookups, failures atomic.Uint64
 }
 
 // NewCache returns a Cache in front of v. It reports all mistakes at once. A
@@ -144,9 +145,10 @@ func NewCache(v Validator, cfg CacheConfig) (*Cache, error) {
 	c.known.init(c.slots)
 	c.unknown.init(unreserved, c.slots)
 
-	// Few entries share one shard; many are spread over shards of 64 and more.
+	// Few entries share one shard; many are spread over 64 and, if a shard would
+	// hold more than entry.slot can count, over more.
 	shards, size := 1, cfg.Entries
-	for shards < 64 && shards*64 < cfg.Entries {
+	for shards*64 < cfg.Entries && (shards < 64 || shards<<15 < cfg.Entries) {
 		shards *= 2
 	}
 	if shards > 1 {
@@ -158,11 +160,6 @@ func NewCache(v Validator, cfg CacheConfig) (*Cache, error) {
 	for i := range c.shards {
 		c.shards[i].init(size)
 	}
-	places := 1024
-	for places < 1<<20 && places < cfg.Entries {
-		places *= 2
-	}
-	c.forgotten = make([]atomic.Uint64, places)
 	return c, nil
 }
 
@@ -231,6 +228,7 @@ func (c *Cache) forget(at *atomic.Uint64) {
 // other, not at one instant.
 func (c *Cache) Stats() CacheStats {
 	st := CacheStats{
+		Misses:   c.misses.Load(),
 		Lookups:  c.lookups.Load(),
 		Failures: c.failures.Load(),
 		InFlight: len(c.slots),
@@ -239,10 +237,9 @@ func (c *Cache) Stats() CacheStats {
 		s := &c.shards[i]
 		st.Hits += s.hits.Load()
 		st.RejectedHits += s.rejectedHits.Load()
-		st.Misses += s.misses.Load()
 		st.Evictions += s.evictions.Load()
 		s.mu.Lock()
-		st.Entries += s.accepted.Len()
+		st.Entries += len(s.accepted)
 		st.RejectedEntries += s.rejected.Len()
 		s.mu.Unlock()
 	}
@@ -257,7 +254,7 @@ func (c *Cache) place(senderID string) uint32 {
 	if id, ok := uuid.Canonical(senderID); ok {
 		senderID = id
 	}
-	return uint32(maphash.String(c.seed, senderID) & uint64(len(c.forgotten)-1))
+	return uint32(maphash.String(c.seed, senderID) % uint64(len(c.forgotten)))
 }
 
 // since returns the last number at which what belongs to place was forgotten.

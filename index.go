@@ -23,7 +23,7 @@ type set struct {
 // unless it is full.
 const probed = 4
 
-func (x index) set(d digest, i int) *set { return &x[(d[0]>>8+uint64(i))&uint64(len(x)-1)] }
+func (x index) set(d digest, i int) *set { return &x[(d[0]>>32+uint64(i))&uint64(len(x)-1)] }
 
 func (d digest) hint() byte { return byte(d[1] >> 56) }
 
