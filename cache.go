@@ -21,7 +21,7 @@ type CacheConfig struct {
 	_ [0]func()
 
 	// Entries is how many accepted pairs of sender and key the cache holds.
-	// Zero means 100,000. Beyond it the cache evicts the pair that has gone
+	// Zero means 100,000, and 2^27 is the most. Beyond it the cache evicts the pair that has gone
 	// unused the longest, or nearly so. Rejected pairs have a segment of the
 	// same size to themselves, so that a flood of bad keys evicts no good one.
 	// The entries are spread over shards by a hash, and each shard has some
@@ -53,7 +53,7 @@ type CacheConfig struct {
 	MaxLookups int
 	// LookupContext chooses the values that the context of a lookup has. It gets
 	// the context of the request that starts the lookup, and only the values of
-	// what it returns are used. Nil means none.
+	// what it returns are used. Nil means none, and so does a nil context.
 	//
 	// A lookup can outlive its request, so a value must stay fit for use when
 	// the request is over. The span context of a trace does. What chi or gin put
@@ -93,8 +93,9 @@ type CacheStats struct {
 // counted on their own.
 //
 // A Validator that ignores its context cannot delay a request beyond
-// LookupTimeout, but it occupies one of MaxLookups until it returns. A Cache
-// has no goroutines except those of its lookups.
+// LookupTimeout. Until it returns it occupies one of MaxLookups, and its pair is
+// not looked up again unless Forget or Purge is called. A Cache has no
+// goroutines except those of its lookups.
 type Cache struct {
 	validator Validator
 	cfg       CacheConfig // with defaults
@@ -180,7 +181,8 @@ func (cfg *CacheConfig) validate() (errs []error) {
 
 func (cfg CacheConfig) withDefaults() CacheConfig {
 	const longest = 1 << 60 // 36 years: sums with the clock do not overflow
-	cfg.Entries = cmp.Or(cfg.Entries, 100_000)
+	const most = 1 << 27    // 4,096 shards of 2^15 entries and some slack, which entry.slot counts
+	cfg.Entries = min(cmp.Or(cfg.Entries, 100_000), most)
 	cfg.TTL = min(cmp.Or(cfg.TTL, time.Minute), longest)
 	cfg.RejectedTTL = min(cmp.Or(cfg.RejectedTTL, 5*time.Second), longest)
 	cfg.StaleTTL = min(cfg.StaleTTL, longest)

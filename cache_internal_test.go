@@ -11,7 +11,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"unsafe"
 
 	"github.com/senderauth/senderauth/internal/uuid"
 	"github.com/stretchr/testify/require"
@@ -168,16 +167,6 @@ func TestCacheDefaults(t *testing.T) {
 	require.Equal(t, 48, cap(c.unknown.seats[0]))
 }
 
-// BenchmarkGuard/fields=none/uniform shows what a third line costs.
-func TestEntryIsTwoCacheLines(t *testing.T) {
-	if unsafe.Sizeof(uintptr(0)) == 8 {
-		require.EqualValues(t, 128, unsafe.Sizeof(entry{}))
-		require.EqualValues(t, 64, unsafe.Offsetof(entry{}.sender)+unsafe.Sizeof(Sender{}.ID))
-		require.EqualValues(t, 64, unsafe.Sizeof(set{}))
-		require.EqualValues(t, 128, unsafe.Sizeof(shard{}))
-	}
-}
-
 func TestHitAllocatesNothing(t *testing.T) {
 	c, err := NewCache(ValidatorFunc(func(_ context.Context, cr Credentials) (Sender, error) {
 		return Sender{ID: cr.SenderID}, nil
@@ -191,23 +180,4 @@ func TestHitAllocatesNothing(t *testing.T) {
 	}
 	hit()
 	require.Zero(t, testing.AllocsPerRun(1000, hit))
-}
-
-// An index without room where an entry belongs makes way for a larger one, in
-// which every entry is found.
-func TestIndexGrows(t *testing.T) {
-	var s shard
-	s.init(1000)
-	nth := func(n uint64) digest { return digest{n * 0x9e3779b97f4a7c15, n} }
-	for n := range uint64(1000) {
-		s.accept(&entry{digest: nth(n)})
-		for m := range n + 1 {
-			require.NotNil(t, s.index.Load().find(nth(m)))
-		}
-	}
-	require.Nil(t, s.index.Load().find(nth(1000)))
-	require.Zero(t, s.evictions.Load())
-	s.accept(&entry{digest: nth(1000)})
-	require.Nil(t, s.index.Load().find(nth(0)), "the oldest makes room")
-	require.EqualValues(t, 1, s.evictions.Load())
 }

@@ -139,8 +139,10 @@ func (f *flight) start(ctx context.Context) <-chan singleflight.Result {
 		key = binary.LittleEndian.AppendUint64(key, n)
 	}
 	values := context.Background()
-	if c.cfg.LookupContext != nil {
-		values = context.WithoutCancel(c.cfg.LookupContext(ctx))
+	if choose := c.cfg.LookupContext; choose != nil {
+		if chosen := choose(ctx); chosen != nil {
+			values = context.WithoutCancel(chosen)
+		}
 	}
 	return c.flights.DoChan(string(key), func() (any, error) { return f.run(values) })
 }

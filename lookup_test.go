@@ -313,6 +313,50 @@ func TestLookupContextChoosesTheValuesOfALookup(t *testing.T) {
 	}
 }
 
+func TestLookupContextMayReturnNil(t *testing.T) {
+	withCache(t, senderauth.CacheConfig{LookupContext: func(context.Context) context.Context { return nil }}, func(t *cacheTest) {
+		t.is(pair(1), nil, 1)
+		time.Sleep(30 * time.Second)
+		t.is(pair(1), nil, 2)
+	})
+}
+
+// A validator that ends its goroutine, as a test's FailNow does, is one that does
+// not answer.
+func TestValidatorThatEndsItsGoroutineFreesItsPlace(t *testing.T) {
+	withCache(t, senderauth.CacheConfig{MaxLookups: 1}, func(t *cacheTest) {
+		t.back.set(func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+			runtime.Goexit()
+			return senderauth.Sender{}, nil
+		})
+		took, err := t.ask(pair(1))
+		require.ErrorContains(t, err, "did not answer")
+		require.Equal(t, 2*time.Second, took)
+		require.Zero(t, t.Stats().InFlight)
+		t.back.set(nil)
+		t.is(pair(1), nil, 2)
+	})
+}
+
+// A call that never ends is one for all requests with its pair, until the sender is
+// forgotten, and cuts off no other pair.
+func TestLookupThatNeverEndsIsOne(t *testing.T) {
+	withCache(t, senderauth.CacheConfig{MaxLookups: 2}, func(t *cacheTest) {
+		t.back.deaf = true
+		t.back.slow(time.Hour)
+		for range 10 {
+			_, err := t.ask(pair(1))
+			require.ErrorContains(t, err, "did not answer")
+		}
+		require.Equal(t, 1, t.back.called())
+		t.back.slow(0)
+		t.is(pair(2), nil, 2)
+		t.Forget(senderID(1))
+		t.is(pair(1), nil, 3)
+		time.Sleep(time.Hour)
+	})
+}
+
 // A route is what a router keeps in the context of a request, and reuses for
 // the next one.
 type route struct{ pattern string }

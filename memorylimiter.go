@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// MemoryLimiterConfig configures [NewMemoryLimiter]; its zero value is good.
+// MemoryLimiterConfig configures [NewMemoryLimiter]. Its zero value is a good choice.
 type MemoryLimiterConfig struct {
 	_ [0]func()
 
-	// Buckets is where reclaiming starts: with more senders than that, each
-	// request looks at a few others and forgets those whose buckets are full
-	// again. It is not a maximum: a bucket that is not full is never
-	// forgotten, for that would hand quota back. 0 and below: 1,000,000.
+	// Buckets is how many senders are kept before reclaiming starts (default
+	// 1,000,000). Above it each request looks at a few other senders and
+	// forgets those whose buckets are full again. It is not a maximum: a bucket
+	// that is not full is never forgotten, because that would hand quota back.
 	Buckets int
 }
 
@@ -28,6 +28,7 @@ type MemoryLimiterConfig struct {
 // rounding. With a burst of 100, one token takes more than ten trillion
 // requests; with the largest burst, a million.
 type MemoryLimiter struct {
+	id     uint32    // no other limiter has it
 	start  time.Time // of its clock, which is monotonic
 	seed   maphash.Seed
 	shards []limiterShard // a power of two
@@ -43,7 +44,7 @@ type calendar struct{ at, offset int64 }
 // charges atomic. A shard is a cache line of 64 bytes.
 type limiterShard struct {
 	mu       sync.Mutex
-	limiter  *MemoryLimiter
+	home     home
 	now      time.Duration // the latest time read
 	accounts map[string]*account
 	order    []*account // the same, for the reclaiming hand
@@ -51,10 +52,16 @@ type limiterShard struct {
 	peak     uint32 // len(order) since the map was made
 }
 
+// A home names a shard of a limiter. It is not a pointer, because hints outlive
+// limiters and would keep them in memory.
+type home struct{ limiter, shard uint32 }
+
+var limiters atomic.Uint32 // how many were made
+
 // An account is a sender's buckets, one or more. Most senders have one, so that
 // the first is part of it. An account is two cache lines.
 type account struct {
-	shard     *limiterShard
+	home      home
 	first     bucket
 	id        string
 	forgotten atomic.Bool // for those who know the account from before
@@ -71,7 +78,7 @@ func (h *accountHint) account(m *MemoryLimiter) *account {
 	if h == nil {
 		return nil
 	}
-	if a := h.at.Load(); a != nil && !a.forgotten.Load() && a.shard.limiter == m {
+	if a := h.at.Load(); a != nil && !a.forgotten.Load() && a.home.limiter == m.id {
 		return a
 	}
 	return nil
@@ -94,6 +101,7 @@ func NewMemoryLimiter(cfg MemoryLimiterConfig) *MemoryLimiter {
 		shards *= 2
 	}
 	m := &MemoryLimiter{
+		id:     limiters.Add(1),
 		start:  time.Now(),
 		seed:   maphash.MakeSeed(),
 		shards: make([]limiterShard, shards),
@@ -101,13 +109,12 @@ func NewMemoryLimiter(cfg MemoryLimiterConfig) *MemoryLimiter {
 	}
 	for i := range m.shards {
 		m.shards[i].accounts = make(map[string]*account)
-		m.shards[i].limiter = m
+		m.shards[i].home = home{m.id, uint32(i)}
 	}
 	return m
 }
 
-// Len is the number of senders with a bucket. It locks the parts of the
-// limiter one after the other.
+// Len returns the number of senders with a bucket.
 func (m *MemoryLimiter) Len() int {
 	n := 0
 	for i := range m.shards {
@@ -119,9 +126,8 @@ func (m *MemoryLimiter) Len() int {
 	return n
 }
 
-// Reset fills all buckets of a sender, which hands out a burst: for support staff
-// who let in a customer locked out by mistake. senderID is the ID as in
-// [Sender.ID].
+// Reset fills all buckets of a sender, given its [Sender.ID]. Support staff use it
+// to let in a customer who was locked out by mistake.
 func (m *MemoryLimiter) Reset(senderID string) {
 	s := m.shard(senderID)
 	s.mu.Lock()
@@ -131,8 +137,8 @@ func (m *MemoryLimiter) Reset(senderID string) {
 	}
 }
 
-// Take is [Limiter]'s. It does not block and returns an error only for a
-// mistake of the caller.
+// Take implements [Limiter]. It does no I/O and returns an error only for a mistake
+// of the caller.
 func (m *MemoryLimiter) Take(_ context.Context, senderID string, charges []Charge) ([]Balance, error) {
 	if err := validateCharges(charges); err != nil {
 		return nil, err
@@ -147,13 +153,13 @@ func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, h
 	acct := hint.account(m)
 	var s *limiterShard
 	if acct != nil {
-		s = acct.shard
+		s = &m.shards[acct.home.shard]
 	} else {
 		s = m.shard(senderID)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	elapsed := s.tickLocked()
+	elapsed := s.tickLocked(m.start)
 	now := m.start.Add(elapsed)
 
 	if acct == nil || acct.forgotten.Load() {
@@ -169,7 +175,8 @@ func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, h
 		c := &charges[i]
 		switch {
 		case refused && !dst[i].Refused:
-			look := Charge{Name: c.Name, Limit: c.Limit}
+			look := *c
+			look.Cost = 0
 			dst[i] = acct.bucket(c.Name).balance(&look, now)
 		case !refused && c.Cost > 0 && c.Limit != Unlimited():
 			var b *bucket
@@ -190,8 +197,8 @@ func (m *MemoryLimiter) shard(senderID string) *limiterShard {
 
 // tickLocked reads the clock. It is read under the lock: a time read before
 // waiting for the lock can be older than the one a bucket has seen.
-func (s *limiterShard) tickLocked() time.Duration {
-	s.now = max(s.now, time.Since(s.limiter.start))
+func (s *limiterShard) tickLocked(start time.Time) time.Duration {
+	s.now = max(s.now, time.Since(start))
 	return s.now
 }
 
@@ -240,7 +247,7 @@ func (s *limiterShard) openLocked(a *account, senderID string, c *Charge) (*acco
 		b = &bucket{next: a.first.next}
 		a.first.next = b
 	default:
-		a = &account{id: senderID, shard: s}
+		a = &account{id: senderID, home: s.home}
 		b = &a.first
 		s.accounts[senderID] = a
 		s.order = append(s.order, a)

@@ -5,10 +5,14 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 )
@@ -87,6 +91,73 @@ func TestHintOfAForgottenSenderFindsTheNewBuckets(t *testing.T) {
 	require.Nil(t, hint.account(other))
 	require.Equal(t, 2, remaining(other, &hint))
 	require.Equal(t, 0, remaining(m, &hint))
+}
+
+// A hint is of a cache entry, which may outlive many limiters.
+func TestHintKeepsNoLimiterInMemory(t *testing.T) {
+	var hint accountHint
+	limiter := func() weak.Pointer[MemoryLimiter] {
+		m := NewMemoryLimiter(MemoryLimiterConfig{})
+		m.take(nil, "a", []Charge{{Name: "default", Limit: PerSecond(1), Cost: 1}}, &hint)
+		require.NotNil(t, hint.account(m))
+		return weak.Make(m)
+	}()
+	runtime.GC()
+	require.Nil(t, limiter.Value())
+	runtime.KeepAlive(&hint)
+}
+
+// Everybody at once on one sender, with one hint for two limiters, while its
+// buckets are filled by hand: each Reset is worth one burst and no more.
+func TestResetDuringTakes(t *testing.T) {
+	const burst, resets = 5, 50
+	limiters := [2]*MemoryLimiter{NewMemoryLimiter(MemoryLimiterConfig{}), NewMemoryLimiter(MemoryLimiterConfig{})}
+	charges := []Charge{{Name: "default", Limit: Limit{Requests: 1, Per: time.Hour, Burst: burst}, Cost: 1}}
+	var hint accountHint
+	var admitted [2]atomic.Int64
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 5000 {
+				n := (g + i) % 2
+				if b, _ := limiters[n].take(nil, "a", charges, &hint); !b[0].Refused {
+					admitted[n].Add(1)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for range resets {
+			limiters[0].Reset("a")
+			runtime.Gosched()
+		}
+	})
+	wg.Wait()
+	require.LessOrEqual(t, admitted[0].Load(), int64(burst*(resets+1)))
+	require.EqualValues(t, burst, admitted[1].Load())
+	for _, m := range limiters {
+		require.Equal(t, 1, max(m.Len(), 1))
+	}
+}
+
+// An account that is forgotten while a request waits for the lock is not used.
+func TestAccountForgottenBeforeTheLockIsNotUsed(t *testing.T) {
+	m := NewMemoryLimiter(MemoryLimiterConfig{})
+	charges := []Charge{{Name: "default", Limit: Limit{Requests: 1, Per: time.Hour, Burst: 3}, Cost: 1}}
+	var hint accountHint
+	m.take(nil, "a", charges, &hint)
+	s := m.shard("a")
+	s.mu.Lock()
+	remaining := make(chan int)
+	go func() {
+		b, _ := m.take(nil, "a", charges, &hint)
+		remaining <- b[0].Remaining
+	}()
+	s.forgetLocked(0)
+	s.mu.Unlock()
+	require.Equal(t, 2, <-remaining)
+	b, _ := m.take(nil, "a", charges, nil)
+	require.Equal(t, 1, b[0].Remaining, "what was taken is in the buckets that the limiter keeps")
 }
 
 func TestTakeDoesNotAllocate(t *testing.T) {
