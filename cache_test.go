@@ -191,6 +191,12 @@ func TestCacheServesStaleWhileTheValidatorFails(t *testing.T) {
 		t.back.set(refuseWith(senderauth.ErrInvalidKey))
 		t.is(pair(1), senderauth.ErrInvalidKey, 2)
 	})
+	cacheBubble(t, "not if it is not known to fail, from the end of TTL on", cfg, func(t *cacheTest) {
+		t.ask(pair(1))
+		t.back.set(refuseWith(senderauth.ErrInvalidKey))
+		time.Sleep(10 * time.Second)
+		t.is(pair(1), senderauth.ErrInvalidKey, 2)
+	})
 	cacheBubble(t, "not past Expires", cfg, func(t *cacheTest) {
 		t.back.set(func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
 			s, err := knowsAll(ctx, c)

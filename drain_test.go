@@ -169,6 +169,38 @@ func TestBodyThatComesKeepsTheConnection(t *testing.T) {
 	}
 }
 
+// Requests that a client sends at once, without waiting for answers, are all
+// answered, and what is behind a refused body is read as the next request, whole.
+func TestPipelinedRequestAfterARefusalIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		guard := newApp(t, nil, senderauth.Config{})
+		conn := call(t, &http.Server{ReadTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/open" {
+				guard.ServeHTTP(w, r)
+				return
+			}
+			body, err := io.ReadAll(r.Body)
+			require.NoError(t, err)
+			require.Equal(t, "all of it", string(body)+r.Trailer.Get("Rest"))
+		})})
+		chunked := "Host: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nall \r\n0\r\nRest: of it\r\n\r\n"
+		conn.send(post(4)+"POST"+"POST / HTTP/1.1\r\n"+chunked+"POST /open HTTP/1.1\r\n"+chunked, func(w io.Writer) {
+			// The next request comes slowly: no deadline of a refusal is left.
+			io.WriteString(w, "POST /open HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+			for _, b := range "all of it" {
+				time.Sleep(5 * time.Second)
+				io.WriteString(w, string(b))
+			}
+		})
+		for range 2 {
+			require.Equal(t, counted(), conn.answer(t))
+		}
+		for range 2 {
+			require.Equal(t, 200, conn.answer(t).Status)
+		}
+	})
+}
+
 // A client that sends less than 4 KiB a second, or more than 256 KiB, gets its
 // answer before it has sent all, and the connection ends.
 func TestBodyPastTheBoundsCostsTheConnection(t *testing.T) {

@@ -118,10 +118,10 @@ func NewMemoryLimiter(cfg MemoryLimiterConfig) *MemoryLimiter {
 func (m *MemoryLimiter) Len() int {
 	n := 0
 	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.Lock()
-		n += len(s.order)
-		s.mu.Unlock()
+		q := &m.shards[i]
+		q.mu.Lock()
+		n += len(q.order)
+		q.mu.Unlock()
 	}
 	return n
 }
@@ -129,11 +129,11 @@ func (m *MemoryLimiter) Len() int {
 // Reset fills all buckets of a sender, given its [Sender.ID]. Support staff use it
 // to let in a customer who was locked out by mistake.
 func (m *MemoryLimiter) Reset(senderID string) {
-	s := m.shard(senderID)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a := s.accounts[senderID]; a != nil {
-		s.forgetLocked(slices.Index(s.order, a))
+	q := m.shard(senderID)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if a := q.accounts[senderID]; a != nil {
+		q.forgetLocked(slices.Index(q.order, a))
 	}
 }
 
@@ -151,19 +151,19 @@ func (m *MemoryLimiter) Take(_ context.Context, senderID string, charges []Charg
 // the time by the limiter's clock. hint may be nil.
 func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, hint *accountHint) ([]Balance, int64) {
 	acct := hint.account(m)
-	var s *limiterShard
+	var q *limiterShard
 	if acct != nil {
-		s = &m.shards[acct.home.shard]
+		q = &m.shards[acct.home.shard]
 	} else {
-		s = m.shard(senderID)
+		q = m.shard(senderID)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	elapsed := s.tickLocked(m.start)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	elapsed := q.tickLocked(m.start)
 	now := m.start.Add(elapsed)
 
 	if acct == nil || acct.forgotten.Load() {
-		acct = s.accounts[senderID]
+		acct = q.accounts[senderID]
 	}
 	refused := false
 	for i := range charges {
@@ -180,13 +180,13 @@ func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, h
 			dst[i] = acct.bucket(c.Name).balance(&look, now)
 		case !refused && c.Cost > 0 && c.Limit != Unlimited():
 			var b *bucket
-			acct, b = s.openLocked(acct, senderID, c)
+			acct, b = q.openLocked(acct, senderID, c)
 			b.AllowN(now, c.Cost)
 		}
 	}
 	hint.remember(acct)
-	if len(s.order) > m.mark {
-		s.reclaimLocked(now)
+	if len(q.order) > m.mark {
+		q.reclaimLocked(now)
 	}
 	return dst, int64(elapsed)
 }
@@ -197,9 +197,9 @@ func (m *MemoryLimiter) shard(senderID string) *limiterShard {
 
 // tickLocked reads the clock. It is read under the lock: a time read before
 // waiting for the lock can be older than the one a bucket has seen.
-func (s *limiterShard) tickLocked(start time.Time) time.Duration {
-	s.now = max(s.now, time.Since(start))
-	return s.now
+func (q *limiterShard) tickLocked(start time.Time) time.Duration {
+	q.now = max(q.now, time.Since(start))
+	return q.now
 }
 
 // unix returns the Unix time, in nanoseconds, at now of the limiter's clock. To
@@ -238,7 +238,7 @@ func (a *account) full(now time.Time) bool {
 
 // openLocked returns the bucket of the charge and its account. It makes those
 // that are not there.
-func (s *limiterShard) openLocked(a *account, senderID string, c *Charge) (*account, *bucket) {
+func (q *limiterShard) openLocked(a *account, senderID string, c *Charge) (*account, *bucket) {
 	b := a.bucket(c.Name)
 	switch {
 	case b != nil:
@@ -247,22 +247,22 @@ func (s *limiterShard) openLocked(a *account, senderID string, c *Charge) (*acco
 		b = &bucket{next: a.first.next}
 		a.first.next = b
 	default:
-		a = &account{id: senderID, home: s.home}
+		a = &account{id: senderID, home: q.home}
 		b = &a.first
-		s.accounts[senderID] = a
-		s.order = append(s.order, a)
-		s.peak = max(s.peak, uint32(len(s.order)))
+		q.accounts[senderID] = a
+		q.order = append(q.order, a)
+		q.peak = max(q.peak, uint32(len(q.order)))
 	}
 	b.fill(c)
 	return a, b
 }
 
 // forgetLocked drops the i-th account.
-func (s *limiterShard) forgetLocked(i int) {
-	a, last := s.order[i], len(s.order)-1
-	s.order[i], s.order[last] = s.order[last], nil
-	s.order = s.order[:last]
-	delete(s.accounts, a.id)
+func (q *limiterShard) forgetLocked(i int) {
+	a, last := q.order[i], len(q.order)-1
+	q.order[i], q.order[last] = q.order[last], nil
+	q.order = q.order[:last]
+	delete(q.accounts, a.id)
 	a.forgotten.Store(true)
 }
 
@@ -273,31 +273,31 @@ const mostMoved = 4096
 // reclaimLocked looks at four accounts, which is more than a request can add,
 // and forgets those with nothing but full buckets: a full bucket and no bucket
 // are the same.
-func (s *limiterShard) reclaimLocked(now time.Time) {
-	for range min(4, len(s.order)) {
-		if int(s.hand) >= len(s.order) {
-			s.hand = 0
+func (q *limiterShard) reclaimLocked(now time.Time) {
+	for range min(4, len(q.order)) {
+		if int(q.hand) >= len(q.order) {
+			q.hand = 0
 		}
-		if s.order[s.hand].full(now) {
-			s.forgetLocked(int(s.hand))
+		if q.order[q.hand].full(now) {
+			q.forgetLocked(int(q.hand))
 		} else {
-			s.hand++
+			q.hand++
 		}
 	}
-	s.shrinkLocked()
+	q.shrinkLocked()
 }
 
 // shrinkLocked gives memory back, which neither a map nor a slice does by
 // itself.
-func (s *limiterShard) shrinkLocked() {
-	if n := len(s.order); n >= int(s.peak)/4 || n > mostMoved || s.peak <= 64 {
+func (q *limiterShard) shrinkLocked() {
+	if n := len(q.order); n >= int(q.peak)/4 || n > mostMoved || q.peak <= 64 {
 		return
 	}
-	accounts := make(map[string]*account, len(s.order))
-	for _, a := range s.order {
+	accounts := make(map[string]*account, len(q.order))
+	for _, a := range q.order {
 		accounts[a.id] = a
 	}
-	s.accounts = accounts
-	s.order = append(make([]*account, 0, len(s.order)), s.order...)
-	s.peak = uint32(len(s.order))
+	q.accounts = accounts
+	q.order = append(make([]*account, 0, len(q.order)), q.order...)
+	q.peak = uint32(len(q.order))
 }
