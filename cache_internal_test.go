@@ -45,6 +45,26 @@ func TestOnlyTheWholeDigestIsAnAnswer(t *testing.T) {
 	})
 }
 
+// Nor does a lookup in flight answer for a pair whose digest is half the same.
+func TestOnlyTheWholeDigestIsALookupInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := NewCache(ValidatorFunc(func(_ context.Context, cr Credentials) (Sender, error) {
+			time.Sleep(time.Second)
+			return Sender{ID: cr.SenderID}, nil
+		}), CacheConfig{})
+		require.NoError(t, err)
+		for n, d := range []digest{{1, 1}, {1, 2}, {2, 1}} {
+			go func() {
+				cr := Credentials{string(rune('a' + n)), "good"}
+				if e, _, err := c.lookup(context.Background(), d, cr); err != nil || e.sender.ID != cr.SenderID {
+					t.Error(e, err)
+				}
+			}()
+		}
+		time.Sleep(2 * time.Second)
+	})
+}
+
 // Nothing of a key that was presented is in memory when its request is over:
 // neither in a string nor in an array, whoever's it was.
 func TestNoKeyIsKept(t *testing.T) {

@@ -40,8 +40,7 @@ func drainBody(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	server, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
-	u := drain{body: r.Body, control: http.NewResponseController(w), start: time.Now()}
-	u.end = u.start.Add(drainTime(server))
+	u := drain{body: r.Body, control: http.NewResponseController(w), start: time.Now(), most: drainTime(server)}
 	if err := u.control.SetReadDeadline(u.start.Add(drainPause)); err != nil {
 		if server != nil { // no recorder of a test
 			closeGently(w)
@@ -78,25 +77,21 @@ func drainTime(server *http.Server) time.Duration {
 
 // A drain is an io.Reader of a body that fails when the body is too slow.
 type drain struct {
-	body       io.Reader
-	control    *http.ResponseController
-	start, end time.Time
-	n          int64 // bytes read
-	err        error // of the last Read of body
+	body    io.Reader
+	control *http.ResponseController
+	start   time.Time
+	most    time.Duration // that it may take
+	n       int64         // bytes read
+	err     error         // of the last Read of body
 }
 
 func (u *drain) Read(p []byte) (int, error) {
-	now := time.Now()
-	deadline := u.start.Add(drainPause + time.Duration(u.n)*time.Second/drainRate)
-	for _, t := range [...]time.Time{now.Add(drainPause), u.end} {
-		if t.Before(deadline) {
-			deadline = t
-		}
-	}
-	if now.After(deadline) { // a body of another layer may know no deadline
+	elapsed := time.Since(u.start)
+	ends := min(elapsed+drainPause, drainPause+time.Duration(u.n)*time.Second/drainRate, u.most)
+	if elapsed > ends { // a body of another layer may know no deadline
 		return 0, os.ErrDeadlineExceeded
 	}
-	if err := u.control.SetReadDeadline(deadline); err != nil {
+	if err := u.control.SetReadDeadline(u.start.Add(ends)); err != nil {
 		return 0, err
 	}
 	var n int
