@@ -106,6 +106,21 @@ func TestOutageIsProbed(t *testing.T) {
 		}
 		require.LessOrEqual(t, t.back.called(), 16+4*10)
 	})
+	cacheBubble(t, "and a second begins when the lookups have failed", senderauth.CacheConfig{}, func(t *cacheTest) {
+		t.back.set(refuseWith(errOutage))
+		t.back.slow(500 * time.Millisecond)
+		for n := range 16 {
+			go t.ask(pair(n))
+		}
+		time.Sleep(1500*time.Millisecond - 1)
+		t.back.slow(0)
+		took, err := t.ask(pair(17))
+		require.ErrorContains(t, err, "was not asked")
+		require.Zero(t, took)
+		time.Sleep(time.Nanosecond)
+		_, err = t.ask(pair(17))
+		require.ErrorIs(t, err, errOutage)
+	})
 	for name, recovered := range map[string]error{"with a sender": nil, "with a rejection": senderauth.ErrInvalidKey} {
 		cacheBubble(t, "and ends within a second, "+name, senderauth.CacheConfig{RejectedTTL: -1}, func(t *cacheTest) {
 			t.back.set(refuseWith(errOutage))
