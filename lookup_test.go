@@ -133,6 +133,21 @@ func TestForgottenInFlightIsNotRemembered(t *testing.T) {
 	}
 }
 
+// An answer from before Forget that comes late does not take the place of the one
+// from after it.
+func TestLateAnswerFromBeforeForgetReplacesNone(t *testing.T) {
+	withCache(t, senderauth.CacheConfig{}, func(t *cacheTest) {
+		t.back.slow(time.Second)
+		go t.ask(pair(1))
+		time.Sleep(500 * time.Millisecond)
+		t.Forget(senderID(1))
+		t.back.slow(0)
+		t.is(pair(1), nil, 2)
+		time.Sleep(time.Second)
+		t.is(pair(1), nil, 2)
+	})
+}
+
 // Nor does a flood that the validator cannot keep up with hold off the lookups
 // behind hits until the good keys have ended; and what is looked up in it is
 // answered, not given a turn with no time left.

@@ -47,6 +47,24 @@ func TestMemoryLimiterReclaimsFromAMillionOn(t *testing.T) {
 	require.InDelta(t, 1_000_000, m.mark*len(m.shards), 1024)
 }
 
+func TestNothingIsReclaimedUpToTheMark(t *testing.T) {
+	m := NewMemoryLimiter(MemoryLimiterConfig{})
+	m.mark = 2
+	var ids []string // of one shard
+	for i := 0; len(ids) < 3; i++ {
+		if id := strconv.Itoa(i); m.shard(id) == &m.shards[0] {
+			ids = append(ids, id)
+		}
+	}
+	for i, want := range []int{1, 2, 2} {
+		takeOne(m, ids[i%2], PerSecond(maxTokens))
+		time.Sleep(time.Microsecond) // the bucket is full again
+		require.Equal(t, want, m.Len())
+	}
+	takeOne(m, ids[2], PerSecond(maxTokens))
+	require.Less(t, m.Len(), 3)
+}
+
 // A map keeps the memory of all that it ever held: one that has become much too
 // large is made anew, when that moves few enough for the lock that is held.
 func TestTableGivesMemoryBack(t *testing.T) {
