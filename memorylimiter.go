@@ -32,13 +32,8 @@ type MemoryLimiter struct {
 	start  time.Time // of its clock, which is monotonic
 	seed   maphash.Seed
 	shards []limiterShard // a power of two
-	mark   int            // accounts in a shard from which on it reclaims
-
-	calendar atomic.Pointer[calendar]
+	mark   int            // a shard with more accounts reclaims
 }
-
-// A calendar is the Unix time of one instant of a limiter's clock.
-type calendar struct{ at, offset int64 }
 
 // All of a sender's buckets are in one shard, so that one lock makes several
 // charges atomic. A shard is a cache line of 64 bytes.
@@ -147,8 +142,8 @@ func (m *MemoryLimiter) Take(_ context.Context, senderID string, charges []Charg
 	return balances, nil
 }
 
-// take appends the balances of valid charges to dst, which is empty, and returns
-// the time by the limiter's clock. hint may be nil.
+// take appends the balances of valid charges to dst, which is empty. It also
+// returns when it took them, as Unix time in nanoseconds. hint may be nil.
 func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, hint *accountHint) ([]Balance, int64) {
 	acct := hint.account(m)
 	var q *limiterShard
@@ -159,9 +154,7 @@ func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, h
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	elapsed := q.tickLocked(m.start)
-	now := m.start.Add(elapsed)
-
+	now, unix := q.tickLocked(m.start)
 	if acct == nil || acct.forgotten.Load() {
 		acct = q.accounts[senderID]
 	}
@@ -188,30 +181,20 @@ func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, h
 	if len(q.order) > m.mark {
 		q.reclaimLocked(now)
 	}
-	return dst, int64(elapsed)
+	return dst, unix
 }
 
 func (m *MemoryLimiter) shard(senderID string) *limiterShard {
 	return &m.shards[maphash.String(m.seed, senderID)&uint64(len(m.shards)-1)]
 }
 
-// tickLocked reads the clock. It is read under the lock: a time read before
-// waiting for the lock can be older than the one a bucket has seen.
-func (q *limiterShard) tickLocked(start time.Time) time.Duration {
-	q.now = max(q.now, time.Since(start))
-	return q.now
-}
-
-// unix returns the Unix time, in nanoseconds, at now of the limiter's clock. It
-// reads the wall clock once a second, and so notices within a second that it was
-// set. To read it for each request would be a second reading of a clock.
-func (m *MemoryLimiter) unix(now int64) int64 {
-	c := m.calendar.Load()
-	if c == nil || now-c.at >= int64(time.Second) {
-		c = &calendar{at: now, offset: time.Now().UnixNano() - now}
-		m.calendar.Store(c)
-	}
-	return now + c.offset
+// tickLocked returns the time by the limiter's clock, which never goes back, and
+// by the wall clock. It reads them under the lock: a time read before waiting for
+// the lock can be older than the one a bucket has seen.
+func (q *limiterShard) tickLocked(start time.Time) (now time.Time, unix int64) {
+	t := time.Now()
+	q.now = max(q.now, t.Sub(start))
+	return start.Add(q.now), t.UnixNano()
 }
 
 // bucket returns the bucket with that name, nil if there is none.

@@ -222,15 +222,6 @@ func TestNewSenderIsOneAllocation(t *testing.T) {
 	}))
 }
 
-func TestMemoryLimiterNoticesAClockThatIsSet(t *testing.T) {
-	m := NewMemoryLimiter(MemoryLimiterConfig{})
-	now := int64(time.Since(m.start))
-	m.calendar.Store(&calendar{at: now, offset: -now}) // 1970
-	require.EqualValues(t, 0, m.unix(now))
-	require.EqualValues(t, time.Second-1, m.unix(now+int64(time.Second)-1))
-	require.WithinDuration(t, time.Now().Add(time.Second), time.Unix(0, m.unix(now+int64(time.Second))), time.Minute)
-}
-
 func TestCeilDivCarries(t *testing.T) {
 	hi, lo := ceilDiv(2, math.MaxUint64, 3) // a third below 2^64
 	require.Equal(t, [2]uint64{1, 0}, [2]uint64{hi, lo})
