@@ -146,6 +146,9 @@ func TestBodyThatComesKeepsTheConnection(t *testing.T) {
 	}{
 		{"at once", post(100_000), every(0, 100_000, 100_000), 0},
 		{"all that is drained", post(256 << 10), every(0, 1<<10, 256<<10), 0},
+		{"all that is drained, in one chunk", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", func(w io.Writer) {
+			fmt.Fprintf(w, "%x\r\n%s\r\n%s", 256<<10, make([]byte, 256<<10), trailer)
+		}, 0},
 		{"2 Mbit/s", post(200_000), every(40*time.Millisecond, 10_000, 200_000), 800 * time.Millisecond},
 		{"5 kB/s", post(200_000), every(20*time.Millisecond, 100, 200_000), 40 * time.Second},
 		{"in chunks", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", func(w io.Writer) {

@@ -193,6 +193,24 @@ func TestOneBadRecordCutsOffNobody(t *testing.T) {
 	})
 }
 
+func TestFailuresWithAnswersInBetweenAreNoOutage(t *testing.T) {
+	for name, answer := range map[string]error{"a sender": nil, "a rejection": senderauth.ErrInvalidKey} {
+		cacheBubble(t, name, senderauth.CacheConfig{}, func(t *cacheTest) {
+			for n := range 100 {
+				t.back.set(refuseWith(errOutage))
+				if n%10 == 9 {
+					t.back.set(nil)
+					if answer != nil {
+						t.back.set(refuseWith(answer))
+					}
+				}
+				t.ask(pair(n))
+			}
+			require.Equal(t, 100, t.back.called())
+		})
+	}
+}
+
 func TestRejectionsAreNoOutage(t *testing.T) {
 	for _, refusal := range []error{senderauth.ErrInvalidKey, senderauth.ErrKeyMismatch, senderauth.ErrInvalidSender, &senderauth.Problem{Status: 403}} {
 		cacheBubble(t, refusal.Error(), senderauth.CacheConfig{}, func(t *cacheTest) {

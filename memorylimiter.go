@@ -272,7 +272,7 @@ func (q *limiterShard) reclaimLocked(now time.Time) {
 
 // shrinkLocked gives memory back. Neither a map nor a slice does so by itself.
 func (q *limiterShard) shrinkLocked() {
-	if n := len(q.order); n >= int(q.peak)/4 || n > mostMoved || q.peak <= 64 {
+	if n := len(q.order); n >= int(q.peak)/4 || n > mostMoved {
 		return
 	}
 	accounts := make(map[string]*account, len(q.order))
