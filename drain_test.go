@@ -399,6 +399,24 @@ func TestBodyOfAnotherLayer(t *testing.T) {
 	})
 }
 
+// If the connection stops taking deadlines, nothing is read without one.
+func TestNothingIsReadWithoutADeadline(t *testing.T) {
+	r := request()
+	r.ContentLength, r.Body = 10, &reads{t, func([]byte) (int, error) { t.Error("read"); return 0, io.EOF }}
+	w := &oneDeadline{}
+	newApp(t, nil, senderauth.Config{}).ServeHTTP(w, r)
+	require.Equal(t, "close", w.Header().Get("Connection"))
+}
+
+type oneDeadline struct{ deadlines }
+
+func (o *oneDeadline) SetReadDeadline(t time.Time) error {
+	if len(o.read) > 0 {
+		return net.ErrClosed
+	}
+	return o.deadlines.SetReadDeadline(t)
+}
+
 type reads struct {
 	t    *testing.T
 	read func([]byte) (int, error)

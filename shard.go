@@ -123,7 +123,9 @@ func (s *shard) indexLocked(e *entry) {
 // accepted before while it is too old, or its sender was forgotten.
 //
 // It fills two cache lines. A hit reads the first one, which ends with
-// sender.ID, and its handler the second.
+// sender.ID, and its handler the second. Spread over three lines the same fields
+// take 13 % more time (BenchmarkGuard/fields=none/uniform: 1,756 ns instead of
+// 1,559).
 type entry struct {
 	digest  digest
 	until   time.Duration // of the cache's clock: the end of TTL
