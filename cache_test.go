@@ -198,6 +198,17 @@ func TestCacheServesStaleWhileTheValidatorFails(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		t.is(pair(1), senderauth.ErrInvalidKey, 2)
 	})
+	cacheBubble(t, "nor while the lookup that began before it goes on", cfg, func(t *cacheTest) {
+		t.ask(pair(1))
+		t.back.set(refuseWith(senderauth.ErrInvalidKey))
+		t.back.slow(time.Second)
+		time.Sleep(9500 * time.Millisecond)
+		t.is(pair(1), nil, 2)
+		time.Sleep(600 * time.Millisecond)
+		took, err := t.ask(pair(1))
+		require.ErrorIs(t, err, senderauth.ErrInvalidKey)
+		require.Equal(t, 400*time.Millisecond, took)
+	})
 	cacheBubble(t, "not past Expires", cfg, func(t *cacheTest) {
 		t.back.set(func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
 			s, err := knowsAll(ctx, c)
