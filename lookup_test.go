@@ -278,6 +278,14 @@ func TestCachePanickingValidator(t *testing.T) {
 	})
 }
 
+func TestNilProblemAsAnErrorIsNamed(t *testing.T) {
+	withCache(t, senderauth.CacheConfig{}, func(t *cacheTest) {
+		t.back.set(refuseWith((*senderauth.Problem)(nil)))
+		_, err := t.Validate(context.Background(), pair(1))
+		require.EqualError(t, err, "senderauth: the validator returned a nil *Problem as its error")
+	})
+}
+
 func TestCacheRefusesAnUnusableSender(t *testing.T) {
 	for name, s := range map[string]senderauth.Sender{
 		"no ID":         {},
