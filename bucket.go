@@ -18,9 +18,8 @@ type bucketKind struct {
 // shard's lock, with times that never go back: given an older time, a
 // rate.Limiter mints tokens.
 type bucket struct {
-	// A handle stands for 40 bytes, so that an account is two cache lines: 218 B
-	// a bucket instead of 250 (BenchmarkHeld/bucket), and a quarter fewer cache
-	// misses in a request (BenchmarkTake/one_charge/hinted).
+	// A handle takes the place of 40 bytes, so that an account is two cache lines:
+	// 241 B a bucket instead of 273 (BenchmarkHeld/bucket).
 	of   unique.Handle[bucketKind]
 	next *bucket
 	rate.Limiter

@@ -21,7 +21,7 @@ type CacheConfig struct {
 	_ [0]func()
 
 	// Entries is how many accepted pairs of sender and key the cache holds.
-	// Zero means 100,000. Beyond it the cache evicts the pair that has gone
+	// Zero means 100,000, and 2^27 is the most. Beyond it the cache evicts the pair that has gone
 	// unused the longest, or nearly so. Rejected pairs have a segment of the
 	// same size to themselves, so that a flood of bad keys evicts no good one.
 	// The entries are spread over shards by a hash, and each shard has some
@@ -53,7 +53,7 @@ type CacheConfig struct {
 	MaxLookups int
 	// LookupContext chooses the values that the context of a lookup has. It gets
 	// the context of the request that starts the lookup, and only the values of
-	// what it returns are used. Nil means none.
+	// what it returns are used. Nil means none, and so does a nil context.
 	//
 	// A lookup can outlive its request, so a value must stay fit for use when
 	// the request is over. The span context of a trace does. What chi or gin put
@@ -93,8 +93,9 @@ type CacheStats struct {
 // counted on their own.
 //
 // A Validator that ignores its context cannot delay a request beyond
-// LookupTimeout, but it occupies one of MaxLookups until it returns. A Cache
-// has no goroutines except those of its lookups.
+// LookupTimeout. Until it returns it occupies one of MaxLookups, and its pair is
+// not looked up again unless Forget or Purge is called. A Cache has no
+// goroutines except those of its lookups.
 type Cache struct {
 	validator Validator
 	cfg       CacheConfig // with defaults
@@ -110,12 +111,13 @@ type Cache struct {
 	mu        sync.Mutex // orders the changes of seq
 	seq       atomic.Uint64
 	purged    atomic.Uint64
-	forgotten []atomic.Uint64 // a power of two
+	forgotten [1 << 16]atomic.Uint64
 
-	flights           singleflight.Group
-	slots             chan struct{} // one for each call of the validator
-	known, unknown    lane          // of pairs that were accepted before, and of others
-	lookups, failures atomic.Uint64
+	flights        singleflight.Group
+	slots          chan struct{} // one for each call of the validator
+	known, unknown lane          // of pairs that were accepted before, and of others
+
+	misses, lookups, failures atomic.Uint64
 }
 
 // NewCache returns a Cache in front of v. It reports all mistakes at once. A
@@ -144,9 +146,10 @@ func NewCache(v Validator, cfg CacheConfig) (*Cache, error) {
 	c.known.init(c.slots)
 	c.unknown.init(unreserved, c.slots)
 
-	// Few entries share one shard; many are spread over shards of 64 and more.
+	// Few entries share one shard; many are spread over 64 and, if a shard would
+	// hold more than entry.slot can count, over more.
 	shards, size := 1, cfg.Entries
-	for shards < 64 && shards*64 < cfg.Entries {
+	for shards*64 < cfg.Entries && (shards < 64 || shards<<15 < cfg.Entries) {
 		shards *= 2
 	}
 	if shards > 1 {
@@ -158,11 +161,6 @@ func NewCache(v Validator, cfg CacheConfig) (*Cache, error) {
 	for i := range c.shards {
 		c.shards[i].init(size)
 	}
-	places := 1024
-	for places < 1<<20 && places < cfg.Entries {
-		places *= 2
-	}
-	c.forgotten = make([]atomic.Uint64, places)
 	return c, nil
 }
 
@@ -183,7 +181,8 @@ func (cfg *CacheConfig) validate() (errs []error) {
 
 func (cfg CacheConfig) withDefaults() CacheConfig {
 	const longest = 1 << 60 // 36 years: sums with the clock do not overflow
-	cfg.Entries = cmp.Or(cfg.Entries, 100_000)
+	const most = 1 << 27    // 4,096 shards of 2^15 entries and some slack, which entry.slot counts
+	cfg.Entries = min(cmp.Or(cfg.Entries, 100_000), most)
 	cfg.TTL = min(cmp.Or(cfg.TTL, time.Minute), longest)
 	cfg.RejectedTTL = min(cmp.Or(cfg.RejectedTTL, 5*time.Second), longest)
 	cfg.StaleTTL = min(cfg.StaleTTL, longest)
@@ -231,6 +230,7 @@ func (c *Cache) forget(at *atomic.Uint64) {
 // other, not at one instant.
 func (c *Cache) Stats() CacheStats {
 	st := CacheStats{
+		Misses:   c.misses.Load(),
 		Lookups:  c.lookups.Load(),
 		Failures: c.failures.Load(),
 		InFlight: len(c.slots),
@@ -239,10 +239,9 @@ func (c *Cache) Stats() CacheStats {
 		s := &c.shards[i]
 		st.Hits += s.hits.Load()
 		st.RejectedHits += s.rejectedHits.Load()
-		st.Misses += s.misses.Load()
 		st.Evictions += s.evictions.Load()
 		s.mu.Lock()
-		st.Entries += s.accepted.Len()
+		st.Entries += len(s.accepted)
 		st.RejectedEntries += s.rejected.Len()
 		s.mu.Unlock()
 	}
@@ -257,7 +256,7 @@ func (c *Cache) place(senderID string) uint32 {
 	if id, ok := uuid.Canonical(senderID); ok {
 		senderID = id
 	}
-	return uint32(maphash.String(c.seed, senderID) & uint64(len(c.forgotten)-1))
+	return uint32(maphash.String(c.seed, senderID) % uint64(len(c.forgotten)))
 }
 
 // since returns the last number at which what belongs to place was forgotten.

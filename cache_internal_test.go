@@ -11,7 +11,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"unsafe"
 
 	"github.com/senderauth/senderauth/internal/uuid"
 	"github.com/stretchr/testify/require"
@@ -36,13 +35,33 @@ func TestOnlyTheWholeDigestIsAnAnswer(t *testing.T) {
 				e, _, err := c.lookup(context.Background(), digest{1, n}, cr)
 				require.NoError(t, err)
 				require.Equal(t, cr.SenderID, e.sender.ID)
-				_, _, err = c.lookup(context.Background(), digest{2, n}, Credentials{"a", "bad"})
+				_, _, err = c.lookup(context.Background(), digest{1 | 64, n}, Credentials{"a", "bad"})
 				require.ErrorIs(t, err, ErrInvalidKey)
 				_, _, err = c.lookup(context.Background(), digest{1, n | 1<<40}, Credentials{"a", "bad"})
 				require.ErrorIs(t, err, ErrInvalidKey)
 			}
 			require.Equal(t, 3*20, calls)
 		}
+	})
+}
+
+// Nor does a lookup in flight answer for a pair whose digest is half the same.
+func TestOnlyTheWholeDigestIsALookupInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := NewCache(ValidatorFunc(func(_ context.Context, cr Credentials) (Sender, error) {
+			time.Sleep(time.Second)
+			return Sender{ID: cr.SenderID}, nil
+		}), CacheConfig{})
+		require.NoError(t, err)
+		for n, d := range []digest{{1, 1}, {1, 2}, {2, 1}} {
+			go func() {
+				cr := Credentials{string(rune('a' + n)), "good"}
+				if e, _, err := c.lookup(context.Background(), d, cr); err != nil || e.sender.ID != cr.SenderID {
+					t.Error(e, err)
+				}
+			}()
+		}
+		time.Sleep(2 * time.Second)
 	})
 }
 
@@ -168,16 +187,6 @@ func TestCacheDefaults(t *testing.T) {
 	require.Equal(t, 48, cap(c.unknown.seats[0]))
 }
 
-// BenchmarkGuard/fields=none/uniform shows what a third line costs.
-func TestEntryIsTwoCacheLines(t *testing.T) {
-	if unsafe.Sizeof(uintptr(0)) == 8 {
-		require.EqualValues(t, 128, unsafe.Sizeof(entry{}))
-		require.EqualValues(t, 64, unsafe.Offsetof(entry{}.sender)+unsafe.Sizeof(Sender{}.ID))
-		require.EqualValues(t, 64, unsafe.Sizeof(set{}))
-		require.EqualValues(t, 128, unsafe.Sizeof(shard{}))
-	}
-}
-
 func TestHitAllocatesNothing(t *testing.T) {
 	c, err := NewCache(ValidatorFunc(func(_ context.Context, cr Credentials) (Sender, error) {
 		return Sender{ID: cr.SenderID}, nil
@@ -191,23 +200,4 @@ func TestHitAllocatesNothing(t *testing.T) {
 	}
 	hit()
 	require.Zero(t, testing.AllocsPerRun(1000, hit))
-}
-
-// An index without room where an entry belongs makes way for a larger one, in
-// which every entry is found.
-func TestIndexGrows(t *testing.T) {
-	var s shard
-	s.init(1000)
-	nth := func(n uint64) digest { return digest{n * 0x9e3779b97f4a7c15, n} }
-	for n := range uint64(1000) {
-		s.accept(&entry{digest: nth(n)})
-		for m := range n + 1 {
-			require.NotNil(t, s.index.Load().find(nth(m)))
-		}
-	}
-	require.Nil(t, s.index.Load().find(nth(1000)))
-	require.Zero(t, s.evictions.Load())
-	s.accept(&entry{digest: nth(1000)})
-	require.Nil(t, s.index.Load().find(nth(0)), "the oldest makes room")
-	require.EqualValues(t, 1, s.evictions.Load())
 }

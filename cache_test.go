@@ -60,6 +60,7 @@ func TestCacheTTL(t *testing.T) {
 		t.back.set(refuseWith(senderauth.ErrInvalidKey))
 		t.is(pair(1), senderauth.ErrInvalidKey, 1)
 		t.is(pair(1), senderauth.ErrInvalidKey, 2)
+		require.Zero(t, t.Stats().RejectedEntries)
 		t.back.set(nil)
 		t.is(pair(1), nil, 3)
 		t.is(pair(1), nil, 3)
@@ -154,7 +155,7 @@ func TestCacheLooksUpAgainBehindAHit(t *testing.T) {
 		synctest.Wait()
 		t.is(c, senderauth.ErrInvalidKey, 3)
 	})
-	for _, failure := range []error{errOutage, &senderauth.Problem{Status: 503}} {
+	for _, failure := range []error{errOutage, &senderauth.Problem{Status: 500}, &senderauth.Problem{Status: 503}} {
 		cacheBubble(t, "a failure does not, and is tried once a second: "+failure.Error(), cfg, func(t *cacheTest) {
 			t.ask(pair(1))
 			t.back.set(refuseWith(failure))
@@ -190,6 +191,23 @@ func TestCacheServesStaleWhileTheValidatorFails(t *testing.T) {
 		time.Sleep(15 * time.Second)
 		t.back.set(refuseWith(senderauth.ErrInvalidKey))
 		t.is(pair(1), senderauth.ErrInvalidKey, 2)
+	})
+	cacheBubble(t, "not if it is not known to fail, from the end of TTL on", cfg, func(t *cacheTest) {
+		t.ask(pair(1))
+		t.back.set(refuseWith(senderauth.ErrInvalidKey))
+		time.Sleep(10 * time.Second)
+		t.is(pair(1), senderauth.ErrInvalidKey, 2)
+	})
+	cacheBubble(t, "nor while the lookup that began before it goes on", cfg, func(t *cacheTest) {
+		t.ask(pair(1))
+		t.back.set(refuseWith(senderauth.ErrInvalidKey))
+		t.back.slow(time.Second)
+		time.Sleep(9500 * time.Millisecond)
+		t.is(pair(1), nil, 2)
+		time.Sleep(600 * time.Millisecond)
+		took, err := t.ask(pair(1))
+		require.ErrorIs(t, err, senderauth.ErrInvalidKey)
+		require.Equal(t, 400*time.Millisecond, took)
 	})
 	cacheBubble(t, "not past Expires", cfg, func(t *cacheTest) {
 		t.back.set(func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
@@ -463,6 +481,15 @@ func TestIssuedKeyClearsItsRejection(t *testing.T) {
 			t.is(c, nil, 2)
 		})
 	}
+}
+
+func TestRejectionOutlivesForgetOfAnotherSender(t *testing.T) {
+	withCache(t, senderauth.CacheConfig{}, func(t *cacheTest) {
+		t.back.set(refuseWith(senderauth.ErrInvalidKey))
+		t.is(pair(1), senderauth.ErrInvalidKey, 1)
+		t.Forget(senderID(2)) // shares the place of sender 1 once in 65,536 runs
+		t.is(pair(1), senderauth.ErrInvalidKey, 1)
+	})
 }
 
 func TestFloodOfBadKeysEvictsNoGoodOne(t *testing.T) {

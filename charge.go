@@ -160,8 +160,8 @@ func (c *charger) take(ctx context.Context, d *decision) error {
 	charges := t.charges()
 	if c.memory != nil {
 		// Without the interface neither slice is on the heap.
-		_, now := c.memory.take(t.room.slice(len(charges))[:0], s.ID, charges, d.account)
-		t.taken, t.unix = len(charges), c.memory.unix(now)
+		_, t.unix = c.memory.take(t.room.slice(len(charges))[:0], s.ID, charges, d.account)
+		t.taken = len(charges)
 		return nil
 	}
 	balances, err := c.limiter.Take(ctx, s.ID, slices.Clone(charges))

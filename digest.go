@@ -31,8 +31,9 @@ func (c *Cache) digest(cr Credentials) digest {
 	return cut(sha256.Sum256(b))
 }
 
-// digestUUIDs hashes the pair as 49 bytes, which fit one block of SHA-256
-// where 89 bytes of text take two (94 ns instead of 163).
+// digestUUIDs hashes the pair as 49 bytes, which fit one block of SHA-256. The
+// text of 90 bytes takes two: 74 ns more in a request of 861
+// (BenchmarkGuard/fields=none/one).
 func (c *Cache) digestUUIDs(sender, key uuid.UUID) digest {
 	var b [1 + 16 + 16 + 16]byte
 	copy(b[1:], c.secret[:])

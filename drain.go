@@ -40,21 +40,20 @@ func drainBody(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	server, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
-	d := drain{body: r.Body, control: http.NewResponseController(w), start: time.Now()}
-	d.end = d.start.Add(drainTime(server))
-	if err := d.control.SetReadDeadline(d.start.Add(drainPause)); err != nil {
+	u := drain{body: r.Body, control: http.NewResponseController(w), start: time.Now(), most: drainTime(server)}
+	if err := u.control.SetReadDeadline(u.start.Add(drainPause)); err != nil {
 		if server != nil { // no recorder of a test
 			closeGently(w)
 		}
 		return
 	}
 	if r.Header.Get("Expect") == "" { // or a Read would write 100 Continue
-		io.CopyN(io.Discard, &d, drainBytes+1)
+		io.CopyN(io.Discard, &u, drainBytes+1)
 	}
-	if d.atEnd(r.ContentLength) {
+	if u.atEnd(r.ContentLength) {
 		// net/http has lifted the deadline to wait for the next request, or for
 		// the client to go away: so does the drain.
-		d.control.SetReadDeadline(time.Time{})
+		u.control.SetReadDeadline(time.Time{})
 		return
 	}
 	// The last deadline stays, for the rest that net/http reads after the
@@ -78,40 +77,36 @@ func drainTime(server *http.Server) time.Duration {
 
 // A drain is an io.Reader of a body that fails when the body is too slow.
 type drain struct {
-	body       io.Reader
-	control    *http.ResponseController
-	start, end time.Time
-	n          int64 // bytes read
-	err        error // of the last Read of body
+	body    io.Reader
+	control *http.ResponseController
+	start   time.Time
+	most    time.Duration // that it may take
+	n       int64         // bytes read
+	err     error         // of the last Read of body
 }
 
-func (d *drain) Read(p []byte) (int, error) {
-	now := time.Now()
-	deadline := d.start.Add(drainPause + time.Duration(d.n)*time.Second/drainRate)
-	for _, t := range [...]time.Time{now.Add(drainPause), d.end} {
-		if t.Before(deadline) {
-			deadline = t
-		}
-	}
-	if now.After(deadline) { // a body of another layer may know no deadline
+func (u *drain) Read(p []byte) (int, error) {
+	elapsed := time.Since(u.start)
+	ends := min(elapsed+drainPause, drainPause+time.Duration(u.n)*time.Second/drainRate, u.most)
+	if elapsed > ends { // a body of another layer may know no deadline
 		return 0, os.ErrDeadlineExceeded
 	}
-	if err := d.control.SetReadDeadline(deadline); err != nil {
+	if err := u.control.SetReadDeadline(u.start.Add(ends)); err != nil {
 		return 0, err
 	}
 	var n int
-	n, d.err = d.body.Read(p)
-	d.n += int64(n)
-	return n, d.err
+	n, u.err = u.body.Read(p)
+	u.n += int64(n)
+	return n, u.err
 }
 
 // atEnd reports whether all of the body has been read, by the drain or before
 // it. One that an outer layer ends before the length that the client announced
 // may not be at its end on the connection.
-func (d *drain) atEnd(length int64) bool {
-	switch d.err {
+func (u *drain) atEnd(length int64) bool {
+	switch u.err {
 	case io.EOF:
-		return d.n == 0 || d.n >= length
+		return u.n == 0 || u.n >= length
 	case http.ErrBodyReadAfterClose:
 		return true
 	}

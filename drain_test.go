@@ -146,6 +146,9 @@ func TestBodyThatComesKeepsTheConnection(t *testing.T) {
 	}{
 		{"at once", post(100_000), every(0, 100_000, 100_000), 0},
 		{"all that is drained", post(256 << 10), every(0, 1<<10, 256<<10), 0},
+		{"all that is drained, in one chunk", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", func(w io.Writer) {
+			fmt.Fprintf(w, "%x\r\n%s\r\n%s", 256<<10, make([]byte, 256<<10), trailer)
+		}, 0},
 		{"2 Mbit/s", post(200_000), every(40*time.Millisecond, 10_000, 200_000), 800 * time.Millisecond},
 		{"5 kB/s", post(200_000), every(20*time.Millisecond, 100, 200_000), 40 * time.Second},
 		{"in chunks", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", func(w io.Writer) {
@@ -167,6 +170,38 @@ func TestBodyThatComesKeepsTheConnection(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Requests that a client sends at once, without waiting for answers, are all
+// answered, and what is behind a refused body is read as the next request, whole.
+func TestPipelinedRequestAfterARefusalIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		guard := newApp(t, nil, senderauth.Config{})
+		conn := call(t, &http.Server{ReadTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/open" {
+				guard.ServeHTTP(w, r)
+				return
+			}
+			body, err := io.ReadAll(r.Body)
+			require.NoError(t, err)
+			require.Equal(t, "all of it", string(body)+r.Trailer.Get("Rest"))
+		})})
+		chunked := "Host: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nall \r\n0\r\nRest: of it\r\n\r\n"
+		conn.send(post(4)+"POST"+"POST / HTTP/1.1\r\n"+chunked+"POST /open HTTP/1.1\r\n"+chunked, func(w io.Writer) {
+			// The next request comes slowly: no deadline of a refusal is left.
+			io.WriteString(w, "POST /open HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+			for _, b := range "all of it" {
+				time.Sleep(5 * time.Second)
+				io.WriteString(w, string(b))
+			}
+		})
+		for range 2 {
+			require.Equal(t, counted(), conn.answer(t))
+		}
+		for range 2 {
+			require.Equal(t, 200, conn.answer(t).Status)
+		}
+	})
 }
 
 // A client that sends less than 4 KiB a second, or more than 256 KiB, gets its
@@ -362,6 +397,24 @@ func TestBodyOfAnotherLayer(t *testing.T) {
 		r.ContentLength, r.Body = 10, nil
 		require.Equal(t, noKey, serve(newApp(t, nil, senderauth.Config{}), r))
 	})
+}
+
+// If the connection stops taking deadlines, nothing is read without one.
+func TestNothingIsReadWithoutADeadline(t *testing.T) {
+	r := request()
+	r.ContentLength, r.Body = 10, &reads{t, func([]byte) (int, error) { t.Error("read"); return 0, io.EOF }}
+	w := &oneDeadline{}
+	newApp(t, nil, senderauth.Config{}).ServeHTTP(w, r)
+	require.Equal(t, "close", w.Header().Get("Connection"))
+}
+
+type oneDeadline struct{ deadlines }
+
+func (o *oneDeadline) SetReadDeadline(t time.Time) error {
+	if len(o.read) > 0 {
+		return net.ErrClosed
+	}
+	return o.deadlines.SetReadDeadline(t)
 }
 
 type reads struct {

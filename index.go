@@ -9,9 +9,9 @@ import "sync/atomic"
 //
 // With 100,000 senders a request waits for memory more than it computes. A set
 // is one cache line, so that a hit costs two of them, the set's and the
-// entry's, and no lock. A map of an LRU, under a lock, touches several more.
-// BenchmarkGuard/fields=none/uniform: together with the layout of entry a
-// request misses the first-level cache 26 times instead of 34 (callgrind).
+// entry's, and no lock. A map from digest to entry, under the lock, takes 10 %
+// more time for a request (BenchmarkGuard/fields=none/uniform: 1,715 ns instead of
+// 1,559).
 type index []set // a power of two
 
 type set struct {
@@ -23,7 +23,7 @@ type set struct {
 // unless it is full.
 const probed = 4
 
-func (x index) set(d digest, i int) *set { return &x[(d[0]>>8+uint64(i))&uint64(len(x)-1)] }
+func (x index) set(d digest, i int) *set { return &x[(d[0]>>32+uint64(i))&uint64(len(x)-1)] }
 
 func (d digest) hint() byte { return byte(d[1] >> 56) }
 

@@ -29,35 +29,35 @@ const (
 
 var errLaneClosed = errors.New("senderauth: the validator was not asked, because its last lookups failed for 16 different keys")
 
-func (l *lane) init(seats ...chan struct{}) {
-	l.seats, l.failing = seats, make(map[digest]struct{})
+func (n *lane) init(seats ...chan struct{}) {
+	n.seats, n.failing = seats, make(map[digest]struct{})
 }
 
-func (l *lane) closed(now time.Duration) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return now < l.reopens
+func (n *lane) closed(now time.Duration) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return now < n.reopens
 }
 
 // report tells the lane how the lookup of d ended. A rejection is an answer.
-func (l *lane) report(d digest, failed bool, now time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (n *lane) report(d digest, failed bool, now time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	switch {
 	case !failed:
-		clear(l.failing)
-		l.reopens = 0
-	case now >= l.reopens: // a late failure does not keep the lane closed
-		l.failing[d] = struct{}{}
+		clear(n.failing)
+		n.reopens = 0
+	case now >= n.reopens: // a late failure does not keep the lane closed
+		n.failing[d] = struct{}{}
 	}
-	if len(l.failing) < failingPairs {
+	if len(n.failing) < failingPairs {
 		return
 	}
-	l.reopens = now + retryLookup
-	for d := range l.failing {
-		if len(l.failing) == failingPairs-probes {
+	n.reopens = now + retryLookup
+	for d := range n.failing {
+		if len(n.failing) == failingPairs-probes {
 			break
 		}
-		delete(l.failing, d)
+		delete(n.failing, d)
 	}
 }

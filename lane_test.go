@@ -106,6 +106,21 @@ func TestOutageIsProbed(t *testing.T) {
 		}
 		require.LessOrEqual(t, t.back.called(), 16+4*10)
 	})
+	cacheBubble(t, "and a second begins when the lookups have failed", senderauth.CacheConfig{}, func(t *cacheTest) {
+		t.back.set(refuseWith(errOutage))
+		t.back.slow(500 * time.Millisecond)
+		for n := range 16 {
+			go t.ask(pair(n))
+		}
+		time.Sleep(1500*time.Millisecond - 1)
+		t.back.slow(0)
+		took, err := t.ask(pair(17))
+		require.ErrorContains(t, err, "was not asked")
+		require.Zero(t, took)
+		time.Sleep(time.Nanosecond)
+		_, err = t.ask(pair(17))
+		require.ErrorIs(t, err, errOutage)
+	})
 	for name, recovered := range map[string]error{"with a sender": nil, "with a rejection": senderauth.ErrInvalidKey} {
 		cacheBubble(t, "and ends within a second, "+name, senderauth.CacheConfig{RejectedTTL: -1}, func(t *cacheTest) {
 			t.back.set(refuseWith(errOutage))
@@ -176,6 +191,24 @@ func TestOneBadRecordCutsOffNobody(t *testing.T) {
 			require.NoError(t, err)
 		}
 	})
+}
+
+func TestFailuresWithAnswersInBetweenAreNoOutage(t *testing.T) {
+	for name, answer := range map[string]error{"a sender": nil, "a rejection": senderauth.ErrInvalidKey} {
+		cacheBubble(t, name, senderauth.CacheConfig{}, func(t *cacheTest) {
+			for n := range 100 {
+				t.back.set(refuseWith(errOutage))
+				if n%10 == 9 {
+					t.back.set(nil)
+					if answer != nil {
+						t.back.set(refuseWith(answer))
+					}
+				}
+				t.ask(pair(n))
+			}
+			require.Equal(t, 100, t.back.called())
+		})
+	}
 }
 
 func TestRejectionsAreNoOutage(t *testing.T) {

@@ -42,7 +42,7 @@ func (c *Cache) lookup(ctx context.Context, d digest, cr Credentials) (e *entry,
 		}
 		return e, true, nil
 	}
-	s.misses.Add(1)
+	c.misses.Add(1)
 	return c.newFlight(s, d, cr, e).wait(ctx)
 }
 
@@ -68,7 +68,7 @@ func (c *Cache) usable(e *entry, now time.Duration) bool {
 		return false
 	}
 	// Most of the time nobody was forgotten, and the table is left alone.
-	if c.seq.Load() > e.born && c.since(e.place) > e.born {
+	if c.seq.Load() > e.born && c.since(uint32(e.place)) > e.born {
 		return false
 	}
 	return !e.sender.expired()
@@ -143,8 +143,10 @@ func (f *flight) start(ctx context.Context) <-chan singleflight.Result {
 		key = binary.LittleEndian.AppendUint64(key, n)
 	}
 	values := context.Background()
-	if c.cfg.LookupContext != nil {
-		values = context.WithoutCancel(c.cfg.LookupContext(ctx))
+	if choose := c.cfg.LookupContext; choose != nil {
+		if chosen := choose(ctx); chosen != nil {
+			values = context.WithoutCancel(chosen)
+		}
 	}
 	return c.flights.DoChan(string(key), func() (any, error) { return f.run(values) })
 }
@@ -207,8 +209,8 @@ func (f *flight) accept(sender Sender, asked time.Duration) (*entry, error) {
 		f.shard.reject(f.digest, nil)
 		return nil, errExpired
 	}
-	e := &entry{digest: f.digest, until: asked + c.cfg.TTL, born: f.born, place: c.place(sender.ID), sender: sender}
-	if c.since(e.place) <= f.born {
+	e := &entry{digest: f.digest, until: asked + c.cfg.TTL, born: f.born, place: uint16(c.place(sender.ID)), sender: sender}
+	if c.since(uint32(e.place)) <= f.born {
 		f.shard.accept(e)
 	}
 	return e, nil

@@ -133,6 +133,21 @@ func TestForgottenInFlightIsNotRemembered(t *testing.T) {
 	}
 }
 
+// An answer from before Forget that comes late does not take the place of the one
+// from after it.
+func TestLateAnswerFromBeforeForgetReplacesNone(t *testing.T) {
+	withCache(t, senderauth.CacheConfig{}, func(t *cacheTest) {
+		t.back.slow(time.Second)
+		go t.ask(pair(1))
+		time.Sleep(500 * time.Millisecond)
+		t.Forget(senderID(1))
+		t.back.slow(0)
+		t.is(pair(1), nil, 2)
+		time.Sleep(time.Second)
+		t.is(pair(1), nil, 2)
+	})
+}
+
 // Nor does a flood that the validator cannot keep up with hold off the lookups
 // behind hits until the good keys have ended; and what is looked up in it is
 // answered, not given a turn with no time left.
@@ -263,6 +278,14 @@ func TestCachePanickingValidator(t *testing.T) {
 	})
 }
 
+func TestNilProblemAsAnErrorIsNamed(t *testing.T) {
+	withCache(t, senderauth.CacheConfig{}, func(t *cacheTest) {
+		t.back.set(refuseWith((*senderauth.Problem)(nil)))
+		_, err := t.Validate(context.Background(), pair(1))
+		require.EqualError(t, err, "senderauth: the validator returned a nil *Problem as its error")
+	})
+}
+
 func TestCacheRefusesAnUnusableSender(t *testing.T) {
 	for name, s := range map[string]senderauth.Sender{
 		"no ID":         {},
@@ -311,6 +334,50 @@ func TestLookupContextChoosesTheValuesOfALookup(t *testing.T) {
 			require.Equal(t, 2, t.back.called(), "in the background too")
 		})
 	}
+}
+
+func TestLookupContextMayReturnNil(t *testing.T) {
+	withCache(t, senderauth.CacheConfig{LookupContext: func(context.Context) context.Context { return nil }}, func(t *cacheTest) {
+		t.is(pair(1), nil, 1)
+		time.Sleep(30 * time.Second)
+		t.is(pair(1), nil, 2)
+	})
+}
+
+// A validator that ends its goroutine, as a test's FailNow does, is one that does
+// not answer.
+func TestValidatorThatEndsItsGoroutineFreesItsPlace(t *testing.T) {
+	withCache(t, senderauth.CacheConfig{MaxLookups: 1}, func(t *cacheTest) {
+		t.back.set(func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+			runtime.Goexit()
+			return senderauth.Sender{}, nil
+		})
+		took, err := t.ask(pair(1))
+		require.ErrorContains(t, err, "did not answer")
+		require.Equal(t, 2*time.Second, took)
+		require.Zero(t, t.Stats().InFlight)
+		t.back.set(nil)
+		t.is(pair(1), nil, 2)
+	})
+}
+
+// A call that never ends is one for all requests with its pair, until the sender is
+// forgotten, and cuts off no other pair.
+func TestLookupThatNeverEndsIsOne(t *testing.T) {
+	withCache(t, senderauth.CacheConfig{MaxLookups: 2}, func(t *cacheTest) {
+		t.back.deaf = true
+		t.back.slow(time.Hour)
+		for range 10 {
+			_, err := t.ask(pair(1))
+			require.ErrorContains(t, err, "did not answer")
+		}
+		require.Equal(t, 1, t.back.called())
+		t.back.slow(0)
+		t.is(pair(2), nil, 2)
+		t.Forget(senderID(1))
+		t.is(pair(1), nil, 3)
+		time.Sleep(time.Hour)
+	})
 }
 
 // A route is what a router keeps in the context of a request, and reuses for

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// MemoryLimiterConfig configures [NewMemoryLimiter]; its zero value is good.
+// MemoryLimiterConfig configures [NewMemoryLimiter]. Its zero value is a good choice.
 type MemoryLimiterConfig struct {
 	_ [0]func()
 
-	// Buckets is where reclaiming starts: with more senders than that, each
-	// request looks at a few others and forgets those whose buckets are full
-	// again. It is not a maximum: a bucket that is not full is never
-	// forgotten, for that would hand quota back. 0 and below: 1,000,000.
+	// Buckets is how many senders are kept before reclaiming starts (default
+	// 1,000,000). Above it each request looks at a few other senders and
+	// forgets those whose buckets are full again. It is not a maximum: a bucket
+	// that is not full is never forgotten, because that would hand quota back.
 	Buckets int
 }
 
@@ -28,22 +28,18 @@ type MemoryLimiterConfig struct {
 // rounding. With a burst of 100, one token takes more than ten trillion
 // requests; with the largest burst, a million.
 type MemoryLimiter struct {
+	id     uint32    // no other limiter has it
 	start  time.Time // of its clock, which is monotonic
 	seed   maphash.Seed
 	shards []limiterShard // a power of two
-	mark   int            // accounts in a shard from which on it reclaims
-
-	calendar atomic.Pointer[calendar]
+	mark   int            // a shard with more accounts reclaims
 }
-
-// A calendar is the Unix time of one instant of a limiter's clock.
-type calendar struct{ at, offset int64 }
 
 // All of a sender's buckets are in one shard, so that one lock makes several
 // charges atomic. A shard is a cache line of 64 bytes.
 type limiterShard struct {
 	mu       sync.Mutex
-	limiter  *MemoryLimiter
+	home     home
 	now      time.Duration // the latest time read
 	accounts map[string]*account
 	order    []*account // the same, for the reclaiming hand
@@ -51,19 +47,25 @@ type limiterShard struct {
 	peak     uint32 // len(order) since the map was made
 }
 
+// A home names a shard of a limiter. It is not a pointer, because hints outlive
+// limiters and would keep them in memory.
+type home struct{ limiter, shard uint32 }
+
+var limiters atomic.Uint32 // how many were made
+
 // An account is a sender's buckets, one or more. Most senders have one, so that
 // the first is part of it. An account is two cache lines.
 type account struct {
-	shard     *limiterShard
+	home      home
 	first     bucket
 	id        string
 	forgotten atomic.Bool // for those who know the account from before
 }
 
 // An accountHint remembers where a [MemoryLimiter] keeps a sender's buckets, so
-// that a request of a cached sender skips the limiter's map: half of the cache
-// misses of a request. The zero value remembers nothing, and so does a nil
-// pointer.
+// that a request of a cached sender skips the limiter's map: 551 ns instead of
+// 1,295 (BenchmarkTake/one_charge, hinted and looked_up). The zero value remembers
+// nothing, and so does a nil pointer.
 type accountHint struct{ at atomic.Pointer[account] }
 
 // account returns what m remembered here, which m may have forgotten since.
@@ -71,7 +73,7 @@ func (h *accountHint) account(m *MemoryLimiter) *account {
 	if h == nil {
 		return nil
 	}
-	if a := h.at.Load(); a != nil && !a.forgotten.Load() && a.shard.limiter == m {
+	if a := h.at.Load(); a != nil && !a.forgotten.Load() && a.home.limiter == m.id {
 		return a
 	}
 	return nil
@@ -94,6 +96,7 @@ func NewMemoryLimiter(cfg MemoryLimiterConfig) *MemoryLimiter {
 		shards *= 2
 	}
 	m := &MemoryLimiter{
+		id:     limiters.Add(1),
 		start:  time.Now(),
 		seed:   maphash.MakeSeed(),
 		shards: make([]limiterShard, shards),
@@ -101,38 +104,36 @@ func NewMemoryLimiter(cfg MemoryLimiterConfig) *MemoryLimiter {
 	}
 	for i := range m.shards {
 		m.shards[i].accounts = make(map[string]*account)
-		m.shards[i].limiter = m
+		m.shards[i].home = home{m.id, uint32(i)}
 	}
 	return m
 }
 
-// Len is the number of senders with a bucket. It locks the parts of the
-// limiter one after the other.
+// Len returns the number of senders with a bucket.
 func (m *MemoryLimiter) Len() int {
 	n := 0
 	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.Lock()
-		n += len(s.order)
-		s.mu.Unlock()
+		q := &m.shards[i]
+		q.mu.Lock()
+		n += len(q.order)
+		q.mu.Unlock()
 	}
 	return n
 }
 
-// Reset fills all buckets of a sender, which hands out a burst: for support staff
-// who let in a customer locked out by mistake. senderID is the ID as in
-// [Sender.ID].
+// Reset fills all buckets of a sender, given its [Sender.ID]. Support staff use it
+// to let in a customer who was locked out by mistake.
 func (m *MemoryLimiter) Reset(senderID string) {
-	s := m.shard(senderID)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a := s.accounts[senderID]; a != nil {
-		s.forgetLocked(slices.Index(s.order, a))
+	q := m.shard(senderID)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if a := q.accounts[senderID]; a != nil {
+		q.forgetLocked(slices.Index(q.order, a))
 	}
 }
 
-// Take is [Limiter]'s. It does not block and returns an error only for a
-// mistake of the caller.
+// Take implements [Limiter]. It does no I/O and returns an error only for a mistake
+// of the caller.
 func (m *MemoryLimiter) Take(_ context.Context, senderID string, charges []Charge) ([]Balance, error) {
 	if err := validateCharges(charges); err != nil {
 		return nil, err
@@ -141,23 +142,21 @@ func (m *MemoryLimiter) Take(_ context.Context, senderID string, charges []Charg
 	return balances, nil
 }
 
-// take appends the balances of valid charges to dst, which is empty, and returns
-// the time by the limiter's clock. hint may be nil.
+// take appends the balances of valid charges to dst, which is empty. It also
+// returns when it took them, as Unix time in nanoseconds. hint may be nil.
 func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, hint *accountHint) ([]Balance, int64) {
 	acct := hint.account(m)
-	var s *limiterShard
+	var q *limiterShard
 	if acct != nil {
-		s = acct.shard
+		q = &m.shards[acct.home.shard]
 	} else {
-		s = m.shard(senderID)
+		q = m.shard(senderID)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	elapsed := s.tickLocked()
-	now := m.start.Add(elapsed)
-
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now, unix := q.tickLocked(m.start)
 	if acct == nil || acct.forgotten.Load() {
-		acct = s.accounts[senderID]
+		acct = q.accounts[senderID]
 	}
 	refused := false
 	for i := range charges {
@@ -169,42 +168,33 @@ func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, h
 		c := &charges[i]
 		switch {
 		case refused && !dst[i].Refused:
-			look := Charge{Name: c.Name, Limit: c.Limit}
+			look := *c
+			look.Cost = 0
 			dst[i] = acct.bucket(c.Name).balance(&look, now)
 		case !refused && c.Cost > 0 && c.Limit != Unlimited():
 			var b *bucket
-			acct, b = s.openLocked(acct, senderID, c)
+			acct, b = q.openLocked(acct, senderID, c)
 			b.AllowN(now, c.Cost)
 		}
 	}
 	hint.remember(acct)
-	if len(s.order) > m.mark {
-		s.reclaimLocked(now)
+	if len(q.order) > m.mark {
+		q.reclaimLocked(now)
 	}
-	return dst, int64(elapsed)
+	return dst, unix
 }
 
 func (m *MemoryLimiter) shard(senderID string) *limiterShard {
 	return &m.shards[maphash.String(m.seed, senderID)&uint64(len(m.shards)-1)]
 }
 
-// tickLocked reads the clock. It is read under the lock: a time read before
-// waiting for the lock can be older than the one a bucket has seen.
-func (s *limiterShard) tickLocked() time.Duration {
-	s.now = max(s.now, time.Since(s.limiter.start))
-	return s.now
-}
-
-// unix returns the Unix time, in nanoseconds, at now of the limiter's clock. To
-// read the calendar takes longer than all else that the limiter does, so that
-// it is read once a second; a clock that is set is noticed within one.
-func (m *MemoryLimiter) unix(now int64) int64 {
-	c := m.calendar.Load()
-	if c == nil || now-c.at >= int64(time.Second) {
-		c = &calendar{at: now, offset: time.Now().UnixNano() - now}
-		m.calendar.Store(c)
-	}
-	return now + c.offset
+// tickLocked returns the time by the limiter's clock, which never goes back, and
+// by the wall clock. It reads them under the lock: a time read before waiting for
+// the lock can be older than the one a bucket has seen.
+func (q *limiterShard) tickLocked(start time.Time) (now time.Time, unix int64) {
+	t := time.Now()
+	q.now = max(q.now, t.Sub(start))
+	return start.Add(q.now), t.UnixNano()
 }
 
 // bucket returns the bucket with that name, nil if there is none.
@@ -229,9 +219,9 @@ func (a *account) full(now time.Time) bool {
 	return true
 }
 
-// openLocked returns the bucket of the charge and its account. It makes those
-// that are not there.
-func (s *limiterShard) openLocked(a *account, senderID string, c *Charge) (*account, *bucket) {
+// openLocked returns the bucket of the charge and its account, and makes what is
+// missing of them.
+func (q *limiterShard) openLocked(a *account, senderID string, c *Charge) (*account, *bucket) {
 	b := a.bucket(c.Name)
 	switch {
 	case b != nil:
@@ -240,22 +230,22 @@ func (s *limiterShard) openLocked(a *account, senderID string, c *Charge) (*acco
 		b = &bucket{next: a.first.next}
 		a.first.next = b
 	default:
-		a = &account{id: senderID, shard: s}
+		a = &account{id: senderID, home: q.home}
 		b = &a.first
-		s.accounts[senderID] = a
-		s.order = append(s.order, a)
-		s.peak = max(s.peak, uint32(len(s.order)))
+		q.accounts[senderID] = a
+		q.order = append(q.order, a)
+		q.peak = max(q.peak, uint32(len(q.order)))
 	}
 	b.fill(c)
 	return a, b
 }
 
 // forgetLocked drops the i-th account.
-func (s *limiterShard) forgetLocked(i int) {
-	a, last := s.order[i], len(s.order)-1
-	s.order[i], s.order[last] = s.order[last], nil
-	s.order = s.order[:last]
-	delete(s.accounts, a.id)
+func (q *limiterShard) forgetLocked(i int) {
+	a, last := q.order[i], len(q.order)-1
+	q.order[i], q.order[last] = q.order[last], nil
+	q.order = q.order[:last]
+	delete(q.accounts, a.id)
 	a.forgotten.Store(true)
 }
 
@@ -266,31 +256,30 @@ const mostMoved = 4096
 // reclaimLocked looks at four accounts, which is more than a request can add,
 // and forgets those with nothing but full buckets: a full bucket and no bucket
 // are the same.
-func (s *limiterShard) reclaimLocked(now time.Time) {
-	for range min(4, len(s.order)) {
-		if int(s.hand) >= len(s.order) {
-			s.hand = 0
+func (q *limiterShard) reclaimLocked(now time.Time) {
+	for range min(4, len(q.order)) {
+		if int(q.hand) >= len(q.order) {
+			q.hand = 0
 		}
-		if s.order[s.hand].full(now) {
-			s.forgetLocked(int(s.hand))
+		if q.order[q.hand].full(now) {
+			q.forgetLocked(int(q.hand))
 		} else {
-			s.hand++
+			q.hand++
 		}
 	}
-	s.shrinkLocked()
+	q.shrinkLocked()
 }
 
-// shrinkLocked gives memory back, which neither a map nor a slice does by
-// itself.
-func (s *limiterShard) shrinkLocked() {
-	if n := len(s.order); n >= int(s.peak)/4 || n > mostMoved || s.peak <= 64 {
+// shrinkLocked gives memory back. Neither a map nor a slice does so by itself.
+func (q *limiterShard) shrinkLocked() {
+	if n := len(q.order); n >= int(q.peak)/4 || n > mostMoved {
 		return
 	}
-	accounts := make(map[string]*account, len(s.order))
-	for _, a := range s.order {
+	accounts := make(map[string]*account, len(q.order))
+	for _, a := range q.order {
 		accounts[a.id] = a
 	}
-	s.accounts = accounts
-	s.order = append(make([]*account, 0, len(s.order)), s.order...)
-	s.peak = uint32(len(s.order))
+	q.accounts = accounts
+	q.order = append(make([]*account, 0, len(q.order)), q.order...)
+	q.peak = uint32(len(q.order))
 }

@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 )
@@ -42,6 +46,24 @@ func TestMemoryLimiterReclaimsFromAMillionOn(t *testing.T) {
 	require.InDelta(t, 1_000_000, m.mark*len(m.shards), 1024)
 }
 
+func TestNothingIsReclaimedUpToTheMark(t *testing.T) {
+	m := NewMemoryLimiter(MemoryLimiterConfig{})
+	m.mark = 2
+	var ids []string // of one shard
+	for i := 0; len(ids) < 3; i++ {
+		if id := strconv.Itoa(i); m.shard(id) == &m.shards[0] {
+			ids = append(ids, id)
+		}
+	}
+	for i, want := range []int{1, 2, 2} {
+		takeOne(m, ids[i%2], PerSecond(maxTokens))
+		time.Sleep(time.Microsecond) // the bucket is full again
+		require.Equal(t, want, m.Len())
+	}
+	takeOne(m, ids[2], PerSecond(maxTokens))
+	require.Less(t, m.Len(), 3)
+}
+
 // A map keeps the memory of all that it ever held: one that has become much too
 // large is made anew, when that moves few enough for the lock that is held.
 func TestTableGivesMemoryBack(t *testing.T) {
@@ -61,9 +83,15 @@ func TestTableGivesMemoryBack(t *testing.T) {
 		s.reclaimLocked(full)
 	}
 	require.NotEqual(t, before, table())
+	made := 0
 	for len(s.order) > 0 {
+		before := table()
 		s.reclaimLocked(full)
+		if table() != before {
+			made++
+		}
 	}
+	require.LessOrEqual(t, made, 6, "not before it is four times too large")
 	require.Empty(t, s.accounts)
 	require.Less(t, cap(s.order), 100)
 }
@@ -86,6 +114,73 @@ func TestHintOfAForgottenSenderFindsTheNewBuckets(t *testing.T) {
 	require.Nil(t, hint.account(other))
 	require.Equal(t, 2, remaining(other, &hint))
 	require.Equal(t, 0, remaining(m, &hint))
+}
+
+// A hint is of a cache entry, which may outlive many limiters.
+func TestHintKeepsNoLimiterInMemory(t *testing.T) {
+	var hint accountHint
+	limiter := func() weak.Pointer[MemoryLimiter] {
+		m := NewMemoryLimiter(MemoryLimiterConfig{})
+		m.take(nil, "a", []Charge{{Name: "default", Limit: PerSecond(1), Cost: 1}}, &hint)
+		require.NotNil(t, hint.account(m))
+		return weak.Make(m)
+	}()
+	runtime.GC()
+	require.Nil(t, limiter.Value())
+	runtime.KeepAlive(&hint)
+}
+
+// Everybody at once on one sender, with one hint for two limiters, while its
+// buckets are filled by hand: each Reset is worth one burst and no more.
+func TestResetDuringTakes(t *testing.T) {
+	const burst, resets = 5, 50
+	limiters := [2]*MemoryLimiter{NewMemoryLimiter(MemoryLimiterConfig{}), NewMemoryLimiter(MemoryLimiterConfig{})}
+	charges := []Charge{{Name: "default", Limit: Limit{Requests: 1, Per: time.Hour, Burst: burst}, Cost: 1}}
+	var hint accountHint
+	var admitted [2]atomic.Int64
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 5000 {
+				n := (g + i) % 2
+				if b, _ := limiters[n].take(nil, "a", charges, &hint); !b[0].Refused {
+					admitted[n].Add(1)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for range resets {
+			limiters[0].Reset("a")
+			runtime.Gosched()
+		}
+	})
+	wg.Wait()
+	require.LessOrEqual(t, admitted[0].Load(), int64(burst*(resets+1)))
+	require.EqualValues(t, burst, admitted[1].Load())
+	for _, m := range limiters {
+		require.Equal(t, 1, max(m.Len(), 1))
+	}
+}
+
+// An account that is forgotten while a request waits for the lock is not used.
+func TestAccountForgottenBeforeTheLockIsNotUsed(t *testing.T) {
+	m := NewMemoryLimiter(MemoryLimiterConfig{})
+	charges := []Charge{{Name: "default", Limit: Limit{Requests: 1, Per: time.Hour, Burst: 3}, Cost: 1}}
+	var hint accountHint
+	m.take(nil, "a", charges, &hint)
+	s := m.shard("a")
+	s.mu.Lock()
+	remaining := make(chan int)
+	go func() {
+		b, _ := m.take(nil, "a", charges, &hint)
+		remaining <- b[0].Remaining
+	}()
+	s.forgetLocked(0)
+	s.mu.Unlock()
+	require.Equal(t, 2, <-remaining)
+	b, _ := m.take(nil, "a", charges, nil)
+	require.Equal(t, 1, b[0].Remaining, "what was taken is in the buckets that the limiter keeps")
 }
 
 func TestTakeDoesNotAllocate(t *testing.T) {
@@ -124,15 +219,6 @@ func TestNewSenderIsOneAllocation(t *testing.T) {
 		m.take(buf[:0], ids[next], charges, nil)
 		next++
 	}))
-}
-
-func TestMemoryLimiterNoticesAClockThatIsSet(t *testing.T) {
-	m := NewMemoryLimiter(MemoryLimiterConfig{})
-	now := int64(time.Since(m.start))
-	m.calendar.Store(&calendar{at: now, offset: -now}) // 1970
-	require.EqualValues(t, 0, m.unix(now))
-	require.EqualValues(t, time.Second-1, m.unix(now+int64(time.Second)-1))
-	require.WithinDuration(t, time.Now().Add(time.Second), time.Unix(0, m.unix(now+int64(time.Second))), time.Minute)
 }
 
 // Two locks in one cache line would slow down those who do not share a lock,
