@@ -276,7 +276,7 @@ func TestKeyOnly(t *testing.T) {
 			for _, c := range a.asked {
 				require.Empty(t, c.SenderID)
 			}
-			if cached { // a guard and who asks directly have the same entries
+			if cached { // a guard and a direct caller share the entries
 				_, err := cache.Validate(context.Background(), senderauth.Credentials{APIKey: apiKey(1)})
 				require.NoError(t, err)
 				require.EqualValues(t, 2, cache.Stats().Lookups)
@@ -328,8 +328,8 @@ func TestSecondLineIsRefused(t *testing.T) {
 	require.Empty(t, a.asked)
 }
 
-// The sender comes out of the validator's record: no field of the request
-// changes whose it is, and whose quota.
+// The sender comes from the validator's record: no field of the request changes the
+// sender, or the quota that is charged.
 func TestSenderComesFromTheRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newApp(t, nil, senderauth.Config{Limits: limits(hourly(1))})
@@ -361,7 +361,7 @@ func TestOutageIsNever401AndNotRemembered(t *testing.T) {
 		require.Equal(t, unavailable, serve(h, of(1)))
 		back.slow(time.Hour) // and one that does not answer at all
 		require.Equal(t, unavailable, serve(h, of(1)))
-		synctest.Wait() // until the look-up that failed is over
+		synctest.Wait() // until the failed lookup is over
 		back.slow(0)
 		back.set(nil)
 		require.Equal(t, hello(1).with(threeLeft(2)...), serve(h, of(1)))

@@ -100,8 +100,8 @@ func (t *cacheTest) ask(c senderauth.Credentials) (time.Duration, error) {
 	return time.Since(start), err
 }
 
-// is asks for the pair and wants this answer, with so many lookups in all,
-// those behind a hit included.
+// is asks for the pair and wants this answer, after so many lookups in all,
+// refreshes included.
 func (t *cacheTest) is(c senderauth.Credentials, want error, calls int) {
 	t.Helper()
 	_, err := t.ask(c)

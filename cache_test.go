@@ -244,7 +244,7 @@ func TestCacheServesStaleWhileTheValidatorFails(t *testing.T) {
 		_, err := t.ask(pair(1))
 		require.ErrorIs(t, err, errOutage)
 	})
-	cacheBubble(t, "at once, where the lookup behind a hit has failed", cfg, func(t *cacheTest) {
+	cacheBubble(t, "at once, if the refresh has failed", cfg, func(t *cacheTest) {
 		t.ask(pair(1))
 		t.back.set(refuseWith(errOutage))
 		t.back.slow(100 * time.Millisecond)
@@ -254,7 +254,7 @@ func TestCacheServesStaleWhileTheValidatorFails(t *testing.T) {
 		took, err := t.ask(pair(1))
 		require.NoError(t, err)
 		require.Zero(t, took)
-		time.Sleep(time.Second) // the lookup behind it ends
+		time.Sleep(time.Second) // the refresh ends
 	})
 	cacheBubble(t, "but not long after, when it may fail no more", cfg, func(t *cacheTest) {
 		t.ask(pair(1))

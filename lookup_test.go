@@ -118,7 +118,7 @@ func TestForgottenInFlightIsNotRemembered(t *testing.T) {
 				require.Zero(t, t.Stats().RejectedEntries)
 				t.is(c, nil, 2)
 			})
-			cacheBubble(t, name+", revoked while looked up behind a hit", senderauth.CacheConfig{}, func(t *cacheTest) {
+			cacheBubble(t, name+", revoked during a refresh", senderauth.CacheConfig{}, func(t *cacheTest) {
 				t.ask(c)
 				time.Sleep(40 * time.Second)
 				t.back.slow(time.Second)
