@@ -54,7 +54,7 @@ func (t *tally) rateItems(dst []rateItem) []rateItem {
 // The values that change are cut from one string, and one array holds all values,
 // each with its own capacity: two allocations for five fields.
 func (f RateFields) set(h http.Header, items []rateItem, unix int64) {
-	if len(items) == 0 || f == RateFieldsNone {
+	if len(items) == 0 {
 		return
 	}
 	tight := tightest(items)

@@ -92,6 +92,9 @@ func (p *responder) problem(d *decision) Problem {
 
 // setRateFields writes what the decision's balances tell the client.
 func (p *responder) setRateFields(h http.Header, d *decision) {
+	if p.fields == RateFieldsNone {
+		return
+	}
 	var buf [2]rateItem
 	p.fields.set(h, d.tally.rateItems(buf[:0]), d.tally.unix)
 }
