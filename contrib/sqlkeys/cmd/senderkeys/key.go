@@ -118,7 +118,7 @@ func (a *app) keyRevoke() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(fmt.Sprintf("Revoke %s %q of sender %s for good?", k.ID, k.Name, k.SenderID)); err != nil {
+			if err := a.confirm(ctx, fmt.Sprintf("Revoke %s %q of sender %s for good?", k.ID, k.Name, k.SenderID)); err != nil {
 				return err
 			}
 		}

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process
 	a := app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv}
 	code := a.run(ctx, os.Args[1:])
 	stop()
@@ -126,18 +126,4 @@ func (a *app) command() *cobra.Command {
 // cobra otherwise takes a wrong subcommand as a request for help.
 func group(use, short string) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-}
-
-// confirm asks on standard error and accepts y or yes on standard input.
-func (a *app) confirm(question string) error {
-	if a.yes {
-		return nil
-	}
-	fmt.Fprint(a.err, question+" [y/N] ")
-	answer, _ := bufio.NewReader(a.in).ReadString('\n')
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return errors.New("not confirmed: nothing was changed")
 }

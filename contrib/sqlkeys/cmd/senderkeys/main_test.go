@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,7 +18,15 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// asCommand makes the test binary run the command instead of the tests.
+const asCommand = "SENDERKEYS_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+	}
+	pgtest.Main(m)
+}
 
 // A shell runs the command on one database.
 type shell struct {
@@ -50,6 +59,36 @@ func (s shell) with(in string, args ...string) result {
 	}}
 	code := a.run(context.Background(), args)
 	return result{code, out.String(), err.String()}
+}
+
+// process returns the command as a process of its own.
+func (s shell) process(args ...string) *exec.Cmd {
+	self, err := os.Executable()
+	require.NoError(s.t, err)
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), asCommand+"=1", "SENDERAUTH_DB="+s.source)
+	return cmd
+}
+
+// issue makes a key and returns its ID.
+func (s shell) issue(sender string) string {
+	s.t.Helper()
+	var issued struct {
+		KeyID string `json:"key_id"`
+	}
+	require.NoError(s.t, json.Unmarshal([]byte(s.ok("key", "issue", "-sender", sender, "-json")), &issued))
+	return issued.KeyID
+}
+
+// states returns the state of each key, the oldest first.
+func (s shell) states() (states []string) {
+	s.t.Helper()
+	var keys []struct{ State string }
+	require.NoError(s.t, json.Unmarshal([]byte(s.ok("key", "list", "-json")), &keys))
+	for _, k := range keys {
+		states = append(states, k.State)
+	}
+	return states
 }
 
 // ok runs a command that must succeed and print nothing to standard error.
@@ -149,10 +188,7 @@ func TestUsage(t *testing.T) {
 		t := s.t
 		s.ok("migrate")
 		sender := strings.TrimSpace(s.ok("sender", "create"))
-		var issued struct {
-			KeyID string `json:"key_id"`
-		}
-		require.NoError(t, json.Unmarshal([]byte(s.ok("key", "issue", "-sender", sender, "-json")), &issued))
+		id := s.issue(sender)
 		db, err := sqlkeys.OpenDB(s.source)
 		require.NoError(t, err)
 		defer db.Close()
@@ -162,12 +198,12 @@ func TestUsage(t *testing.T) {
 		r, err := store.NewRecorder(sqlkeys.RecorderConfig{})
 		require.NoError(t, err)
 		for range 3 {
-			r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: issued.KeyID}})
+			r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: id}})
 		}
 		require.NoError(t, r.Close(t.Context()))
 
-		lines := strings.Split(s.ok("usage", "-key", issued.KeyID), "\n")
-		require.Equal(t, []string{sender, issued.KeyID, "admitted", "3"}, strings.Fields(lines[1])[1:])
+		lines := strings.Split(s.ok("usage", "-key", id), "\n")
+		require.Equal(t, []string{sender, id, "admitted", "3"}, strings.Fields(lines[1])[1:])
 		var listed []map[string]any
 		require.NoError(t, json.Unmarshal([]byte(s.ok("key", "list", "-json")), &listed))
 		require.NotNil(t, listed[0]["last_used_at"])
