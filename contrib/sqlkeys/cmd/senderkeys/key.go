@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -53,11 +54,7 @@ func (a *app) keyIssue() *cobra.Command {
 			if n.Metadata, err = parsePairs("meta", metadata); err != nil {
 				return err
 			}
-			issued, err := s.Issue(ctx, n)
-			if err != nil {
-				return err
-			}
-			return a.printIssued(issued)
+			return a.deliver(ctx, s, func() (sqlkeys.Issued, error) { return s.Issue(ctx, n) })
 		}),
 	}
 	issue.Flags().StringVar(&n.SenderID, "sender", "", "UUID of the sender")
@@ -87,11 +84,11 @@ func (a *app) keyRotate() *cobra.Command {
 			if rotation.ExpiresAt, err = parseInstant("expires", expires); err != nil {
 				return err
 			}
-			issued, err := s.Rotate(ctx, args[0], rotation)
-			if err != nil {
-				return err
+			err = a.deliver(ctx, s, func() (sqlkeys.Issued, error) { return s.Rotate(ctx, args[0], rotation) })
+			if errors.Is(err, errNotPrinted) {
+				return fmt.Errorf("%w; %s stays rotated: issue another key", err, args[0])
 			}
-			return a.printIssued(issued)
+			return err
 		}),
 	}
 	rotate.Flags().StringVar(&grace, "grace", "24h", "how long the old key still works")

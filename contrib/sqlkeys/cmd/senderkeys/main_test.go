@@ -51,14 +51,16 @@ type result struct {
 
 func (s shell) with(in string, args ...string) result {
 	var out, err bytes.Buffer
-	a := app{in: strings.NewReader(in), out: &out, err: &err, env: func(name string) string {
-		if name == "SENDERAUTH_DB" {
-			return s.source
-		}
-		return s.env[name]
-	}}
+	a := app{in: strings.NewReader(in), out: &out, err: &err, env: s.getenv}
 	code := a.run(context.Background(), args)
 	return result{code, out.String(), err.String()}
+}
+
+func (s shell) getenv(name string) string {
+	if name == "SENDERAUTH_DB" {
+		return s.source
+	}
+	return s.env[name]
 }
 
 // process returns the command as a process of its own.

@@ -119,22 +119,6 @@ func (a *app) printJSON(v any) error {
 	return e.Encode(v)
 }
 
-// printIssued prints the secret, which cannot be shown again.
-func (a *app) printIssued(i sqlkeys.Issued) error {
-	if a.json {
-		k := keyJSON(i.Key).(jsonKey)
-		k.APIKey = i.Credentials.APIKey
-		return a.printJSON(k)
-	}
-	until := "does not expire"
-	if !i.Key.ExpiresAt.IsZero() {
-		until = "expires " + when(i.Key.ExpiresAt)
-	}
-	fmt.Fprintf(a.err, "%s (%s, %s). The key is not shown again.\n", i.Key.ID, i.Key.Environment, until)
-	_, err := fmt.Fprintf(a.out, "SENT_SENDER_ID=%s\nSENT_API_KEY=%s\n", i.Credentials.SenderID, i.Credentials.APIKey)
-	return err
-}
-
 func (a *app) printKey(k sqlkeys.Key) error {
 	if a.json {
 		return a.printJSON(keyJSON(k))

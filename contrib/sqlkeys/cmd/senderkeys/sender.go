@@ -46,8 +46,8 @@ func (a *app) senderCreate() *cobra.Command {
 			if a.json {
 				return a.printJSON(senderJSON(created))
 			}
-			fmt.Fprintln(a.out, created.ID)
-			return nil
+			_, err = fmt.Fprintln(a.out, created.ID)
+			return err
 		}),
 	}
 	create.Flags().StringVar(&n.ID, "id", "", "UUID of the sender (default a random one)")

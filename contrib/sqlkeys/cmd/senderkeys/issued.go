@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+// revokeTimeout bounds the revocation of a key that could not be printed. It
+// also runs after Ctrl-C.
+const revokeTimeout = 10 * time.Second
+
+// errNotPrinted reports a key that was made and withdrawn.
+var errNotPrinted = errors.New("cannot print the new key")
+
+// deliver makes a key and prints it. It revokes a key that it cannot print,
+// because nobody knows its secret.
+func (a *app) deliver(ctx context.Context, s *sqlkeys.Store, issue func() (sqlkeys.Issued, error)) error {
+	signal.Ignore(syscall.SIGPIPE) // writing to a closed pipe returns an error
+	issued, err := issue()
+	if err != nil {
+		return err
+	}
+	if err := a.printPair(issued); err != nil {
+		return fmt.Errorf("%w: %w: %s", errNotPrinted, err, withdraw(ctx, s, issued.Key.ID))
+	}
+	if !a.json {
+		a.printNote(issued.Key)
+	}
+	return nil
+}
+
+// withdraw revokes a key and says what has become of it.
+func withdraw(ctx context.Context, s *sqlkeys.Store, id string) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
+	defer cancel()
+	if err := s.Revoke(ctx, id); err != nil {
+		return fmt.Sprintf("%s is active and could not be revoked: %v", id, err)
+	}
+	return id + " is revoked"
+}
+
+// printPair prints the secret, which cannot be shown again.
+func (a *app) printPair(i sqlkeys.Issued) error {
+	if a.json {
+		k := keyJSON(i.Key).(jsonKey)
+		k.APIKey = i.Credentials.APIKey
+		return a.printJSON(k)
+	}
+	return writePair(a.out, i)
+}
+
+// writePair writes the lines of a .env file.
+func writePair(w io.Writer, i sqlkeys.Issued) error {
+	_, err := fmt.Fprintf(w, "SENT_SENDER_ID=%s\nSENT_API_KEY=%s\n", i.Credentials.SenderID, i.Credentials.APIKey)
+	return err
+}
+
+// printNote tells a person which key was printed.
+func (a *app) printNote(k sqlkeys.Key) {
+	until := "does not expire"
+	if !k.ExpiresAt.IsZero() {
+		until = "expires " + when(k.ExpiresAt)
+	}
+	fmt.Fprintf(a.err, "%s (%s, %s). The key is not shown again.\n", k.ID, k.Environment, until)
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// full runs the command with a standard output that takes nothing.
+func (s shell) full(args ...string) result {
+	s.t.Helper()
+	out, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	require.NoError(s.t, err)
+	defer out.Close()
+	var stderr bytes.Buffer
+	a := app{in: strings.NewReader(""), out: out, err: &stderr, env: s.getenv}
+	code := a.run(context.Background(), args)
+	return result{code, "", stderr.String()}
+}
+
+func TestKeyThatCannotBePrintedIsRevoked(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		s.ok("migrate")
+		sender := strings.TrimSpace(s.ok("sender", "create"))
+		const failure = `^senderkeys: cannot print the new key: write /dev/full: no space left on device: key_[a-z2-7]{16} is revoked`
+
+		for _, json := range [][]string{nil, {"-json"}} {
+			r := s.full(append(json, "key", "issue", "-sender", sender)...)
+			require.Equal(t, exitFailed, r.code)
+			require.Regexp(t, failure+`\n$`, r.err)
+		}
+		require.Equal(t, []string{"revoked", "revoked"}, s.states())
+
+		id := s.issue(sender)
+		r := s.full("key", "rotate", id)
+		require.Equal(t, exitFailed, r.code)
+		require.Regexp(t, failure+`; `+id+` stays rotated: issue another key\n$`, r.err)
+		require.Equal(t, []string{"revoked", "revoked", "retiring", "revoked"}, s.states())
+
+		require.Equal(t, result{exitFailed, "", "senderkeys: write /dev/full: no space left on device\n"}, s.full("sender", "create"))
+	})
+}
+
+// The shell runs "senderkeys key issue | true".
+func TestKeyPrintedToAClosedPipeIsRevoked(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		s.ok("migrate")
+		cmd := s.process("key", "issue", "-sender", strings.TrimSpace(s.ok("sender", "create")))
+		r, w, err := os.Pipe()
+		require.NoError(t, err)
+		require.NoError(t, r.Close())
+		var stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = w, &stderr
+		require.Error(t, cmd.Run())
+		require.NoError(t, w.Close())
+		require.Equal(t, exitFailed, cmd.ProcessState.ExitCode())
+		require.Regexp(t, `broken pipe: key_[a-z2-7]{16} is revoked\n$`, stderr.String())
+		require.Equal(t, []string{"revoked"}, s.states())
+	})
+}
