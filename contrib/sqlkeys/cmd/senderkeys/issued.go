@@ -19,15 +19,21 @@ const revokeTimeout = 10 * time.Second
 // errNotPrinted reports a key that was made and withdrawn.
 var errNotPrinted = errors.New("cannot print the new key")
 
-// deliver makes a key and prints it. It revokes a key that it cannot print,
-// because nobody knows its secret.
+// deliver makes a key and prints it, or writes it to the file of -out. It
+// revokes a key that it cannot print, because nobody knows its secret.
 func (a *app) deliver(ctx context.Context, s *sqlkeys.Store, issue func() (sqlkeys.Issued, error)) error {
-	signal.Ignore(syscall.SIGPIPE) // writing to a closed pipe returns an error
-	issued, err := issue()
+	file, err := a.createOut()
 	if err != nil {
 		return err
 	}
-	if err := a.printPair(issued); err != nil {
+	signal.Ignore(syscall.SIGPIPE) // writing to a closed pipe returns an error
+	issued, err := issue()
+	if err != nil {
+		file.discard()
+		return err
+	}
+	if err := a.printPair(file, issued); err != nil {
+		file.discard()
 		return fmt.Errorf("%w: %w: %s", errNotPrinted, err, withdraw(ctx, s, issued.Key.ID))
 	}
 	if !a.json {
@@ -46,10 +52,16 @@ func withdraw(ctx context.Context, s *sqlkeys.Store, id string) string {
 	return id + " is revoked"
 }
 
-// printPair prints the secret, which cannot be shown again.
-func (a *app) printPair(i sqlkeys.Issued) error {
-	if a.json {
-		k := keyJSON(i.Key).(jsonKey)
+// printPair prints the secret, which cannot be shown again, or writes it to
+// the file.
+func (a *app) printPair(file outFile, i sqlkeys.Issued) error {
+	k := keyJSON(i.Key).(jsonKey)
+	switch {
+	case file.File != nil && a.json:
+		return errors.Join(file.write(i), a.printJSON(k))
+	case file.File != nil:
+		return file.write(i)
+	case a.json:
 		k.APIKey = i.Credentials.APIKey
 		return a.printJSON(k)
 	}
@@ -68,5 +80,9 @@ func (a *app) printNote(k sqlkeys.Key) {
 	if !k.ExpiresAt.IsZero() {
 		until = "expires " + when(k.ExpiresAt)
 	}
-	fmt.Fprintf(a.err, "%s (%s, %s). The key is not shown again.\n", k.ID, k.Environment, until)
+	written := ""
+	if a.outPath != "" {
+		written = " is in " + a.outPath
+	}
+	fmt.Fprintf(a.err, "%s (%s, %s)%s. The key is not shown again.\n", k.ID, k.Environment, until, written)
 }

@@ -65,7 +65,7 @@ func (a *app) keyIssue() *cobra.Command {
 	issue.Flags().StringVar(&expires, "expires", "", "when the key ends: 90d or 12h from now, or an RFC 3339 time (default never)")
 	issue.Flags().StringVar(&notBefore, "not-before", "", "when the key begins, written likewise (default now)")
 	issue.Flags().StringArrayVar(&metadata, "meta", nil, "NAME=VALUE; may be repeated")
-	a.formatFlags(issue, &format, "uuid")
+	a.newKeyFlags(issue, &format, "uuid")
 	return issue
 }
 
@@ -93,14 +93,16 @@ func (a *app) keyRotate() *cobra.Command {
 	}
 	rotate.Flags().StringVar(&grace, "grace", "24h", "how long the old key still works")
 	rotate.Flags().StringVar(&expires, "expires", "", "when the new key ends (default after the lifetime of the old one)")
-	a.formatFlags(rotate, &format, "that of the old key")
+	a.newKeyFlags(rotate, &format, "that of the old key")
 	return rotate
 }
 
-func (a *app) formatFlags(cmd *cobra.Command, format *string, standard string) {
+// newKeyFlags adds the flags of commands that make a key.
+func (a *app) newKeyFlags(cmd *cobra.Command, format *string, standard string) {
 	cmd.Flags().StringVar(format, "format", "", strings.Join(formats, " or ")+" (default "+standard+")")
 	complete(cmd, "format", formats)
 	cmd.Flags().StringVar(&a.prefix, "prefix", "", "what a prefixed key starts with (default sender)")
+	cmd.Flags().StringVar(&a.outPath, "out", "", "new file for the pair, which only you can read (default standard output)")
 }
 
 // complete makes shells offer the values of a flag.

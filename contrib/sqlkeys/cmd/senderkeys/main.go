@@ -43,7 +43,7 @@ ones: base64, separated by commas, the current one first. Write flags with one
 dash or two.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 no such sender or key;
-4 it exists already, or is revoked, expired, rotated or disabled.`
+4 it, or the file of -out, exists already, or it is revoked, expired, rotated or disabled.`
 
 // An app is one run of the command.
 type app struct {
@@ -51,9 +51,9 @@ type app struct {
 	out, err io.Writer
 	env      func(string) string
 
-	db, prefix string
-	json, yes  bool
-	started    bool // the arguments were valid
+	db, prefix, outPath string
+	json, yes           bool
+	started             bool // the arguments were valid
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
