@@ -19,20 +19,26 @@ var (
 func (a *app) key() *cobra.Command {
 	key := group("key", "Issue, rotate, disable, enable, revoke, list and show keys")
 	key.AddCommand(a.keyIssue(), a.keyRotate(), a.keyRevoke(), a.keyList(),
-		a.change("show KEYID", "Show all that is known of a key", func(ctx context.Context, s *sqlkeys.Store, id string) error {
-			k, err := s.Key(ctx, id)
-			if err != nil {
-				return err
-			}
-			return a.printKey(k)
-		}),
-		a.change("disable KEYID", "Refuse a key until it is enabled again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		a.one("show KEYID", "Show all that is known of a key", a.showKey),
+		a.changeKey("disable KEYID", "Refuse a key until it is enabled again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.Disable(ctx, id)
 		}),
-		a.change("enable KEYID", "Accept a key again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		a.changeKey("enable KEYID", "Accept a key again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.Enable(ctx, id)
 		}))
 	return key
+}
+
+func (a *app) changeKey(use, short string, f change) *cobra.Command {
+	return a.one(use, short, a.then(a.showKey, f))
+}
+
+func (a *app) showKey(ctx context.Context, s *sqlkeys.Store, id string) error {
+	k, err := s.Key(ctx, id)
+	if err != nil {
+		return err
+	}
+	return a.printKey(k)
 }
 
 func (a *app) keyIssue() *cobra.Command {
@@ -111,7 +117,7 @@ func complete(cmd *cobra.Command, flag string, values []string) {
 }
 
 func (a *app) keyRevoke() *cobra.Command {
-	revoke := a.change("revoke KEYID", "End a key for good", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+	revoke := a.changeKey("revoke KEYID", "End a key for good", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 		if !a.yes {
 			k, err := s.Key(ctx, id)
 			if err != nil {
@@ -134,7 +140,7 @@ func (a *app) keyList() *cobra.Command {
 		Short: "List keys, revoked ones included",
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
-			return printAll(a, s.Keys(ctx, senderID), listing[sqlkeys.Key]{keyHeader, keyRow, keyJSON})
+			return printAll(a, orMissing(s.Keys(ctx, senderID), named(ctx, s, senderID, "")), listing[sqlkeys.Key]{keyHeader, keyRow, keyJSON})
 		}),
 	}
 	list.Flags().StringVar(&senderID, "sender", "", "UUID of a sender (default all)")

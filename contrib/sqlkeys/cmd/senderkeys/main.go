@@ -12,8 +12,6 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
@@ -59,16 +57,20 @@ type app struct {
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.command()
 	root.SetArgs(twoDashes(args))
-	root.SetIn(a.in)
-	root.SetOut(a.out)
-	root.SetErr(a.err)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(a.err, "senderkeys: "+strings.ReplaceAll(err.Error(), "sqlkeys: ", ""))
+	fmt.Fprintln(a.err, "senderkeys: "+forPeople.Replace(err.Error()))
 	return a.exitCode(err)
 }
+
+// forPeople names the inputs of the command in an error of the package.
+var forPeople = strings.NewReplacer(
+	"sqlkeys: Config.Prefix", "-prefix",
+	"sqlkeys: Config.Peppers", "SENDERAUTH_PEPPERS",
+	"sqlkeys: ", "",
+)
 
 func (a *app) exitCode(err error) int {
 	is := func(targets ...error) bool {
@@ -106,24 +108,4 @@ func twoDashes(args []string) []string {
 		}
 	}
 	return out
-}
-
-func (a *app) command() *cobra.Command {
-	root := &cobra.Command{
-		Use:           "senderkeys",
-		Short:         "Manage senders and their API keys",
-		Long:          about,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
-	root.PersistentFlags().StringVar(&a.db, "db", "", "PostgreSQL URL or path of a SQLite file (SENDERAUTH_DB)")
-	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
-	root.AddCommand(a.migrate(), a.sender(), a.key(), a.usage(), a.audit())
-	return root
-}
-
-// group returns a command that only has subcommands. It sets Args, because
-// cobra otherwise takes a wrong subcommand as a request for help.
-func group(use, short string) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 }

@@ -225,6 +225,8 @@ func TestPeppers(t *testing.T) {
 		require.ErrorIs(t, s.validate(pair), senderauth.ErrInvalidKey)
 		s.env["SENDERAUTH_PEPPERS"] = "secret!"
 		require.Equal(t, result{2, "", "senderkeys: SENDERAUTH_PEPPERS: pepper 0: invalid: not base64\n"}, s.with("", "key", "list"))
+		s.env["SENDERAUTH_PEPPERS"] = "c2hvcnQ="
+		require.Equal(t, result{2, "", "senderkeys: SENDERAUTH_PEPPERS[0]: invalid: 5 bytes, fewer than 16\n"}, s.with("", "key", "list"))
 	})
 }
 
@@ -262,6 +264,17 @@ func TestWrongUse(t *testing.T) {
 			{"key issue -sender " + sender + " -env moon", 2, `new key: invalid: environment "moon" is not one of development, staging and production`},
 			{"key issue -sender " + sender + " -format hex", 2, `new key: invalid: format "hex" is not one of uuid and prefixed`},
 			{"key rotate key_aaaaaaaaaaaaaaaa -grace -1h", 2, `rotate: invalid: the grace -1h0m0s is below 0`},
+			{"key list -sender " + nobody, 3, `sender ` + nobody + `: not found`},
+			{"key list -json -sender " + nobody, 3, `sender ` + nobody + `: not found`},
+			{"usage -sender " + nobody, 3, `sender ` + nobody + `: not found`},
+			{"usage -key key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},
+			{"audit -sender " + nobody, 3, `sender ` + nobody + `: not found`},
+			{"audit -key key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},
+			{"key issue -format prefixed -prefix a_b -sender " + sender, 2, `-prefix "a_b": invalid: not 1 to 32 ASCII letters and digits`},
+			{"completion tcsh", 2, `unknown command "tcsh" for "senderkeys completion"`},
+			{"completion bash zsh", 2, `unknown command "zsh" for "senderkeys completion bash"`},
+			{"help bogus", 2, `unknown command "bogus" for "senderkeys"`},
+			{"help key bogus", 2, `unknown command "bogus" for "senderkeys key"`},
 			{"audit -sender me", 2, `sender "me": invalid: not a UUID of 36 characters, or the nil or max UUID`},
 			{"audit -key " + nobody, 2, `key ID: invalid: not key_ and 16 characters`},
 			{"usage -since -7d", 2, `-since "-7d": invalid: it is below 0`},
@@ -285,7 +298,7 @@ func TestDatabase(t *testing.T) {
 		require.ErrorIs(t, err, os.ErrNotExist, "a mistyped path does not become a file")
 		for source, want := range map[string]result{
 			"":                         {2, "", "no database: give -db, or set SENDERAUTH_DB, to a PostgreSQL URL or the path of a SQLite file"},
-			"mysql://u:hunter2@db/app": {1, "", `a database of scheme "mysql" is neither a PostgreSQL URL nor the path of a SQLite file`},
+			"mysql://u:hunter2@db/app": {2, "", `the database: invalid: the scheme "mysql" is not postgres, postgresql or file`},
 			"host=db password=hunter2": {2, "", "the database: invalid: write PostgreSQL settings as postgres://USER:PASSWORD@HOST/DATABASE, and the path of a SQLite file that looks like them as file:PATH"},
 			"postgres://u:hunter2":     {2, "", "the PostgreSQL URL: invalid: invalid port: is the password percent-encoded?"},
 		} {

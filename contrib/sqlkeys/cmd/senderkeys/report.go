@@ -28,7 +28,7 @@ func (a *app) usage() *cobra.Command {
 				return fmt.Errorf("-since %q: %w: it is below 0", since, sqlkeys.ErrInvalid)
 			}
 			f.Since = time.Now().Add(-span)
-			return printAll(a, s.Usage(ctx, f), listing[sqlkeys.Usage]{
+			return printAll(a, orMissing(s.Usage(ctx, f), named(ctx, s, f.SenderID, f.KeyID)), listing[sqlkeys.Usage]{
 				header: "HOUR\tSENDER\tKEY\tOUTCOME\tREQUESTS",
 				row: func(u sqlkeys.Usage) string {
 					return strings.Join([]string{when(u.Hour), u.SenderID, u.KeyID, string(u.Outcome), strconv.FormatInt(u.Requests, 10)}, "\t")
@@ -50,7 +50,7 @@ func (a *app) audit() *cobra.Command {
 		Short: "Show who changed what, and when",
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
-			return printAll(a, s.Audit(ctx, f), listing[sqlkeys.AuditEntry]{
+			return printAll(a, orMissing(s.Audit(ctx, f), named(ctx, s, f.SenderID, f.KeyID)), listing[sqlkeys.AuditEntry]{
 				header: "AT\tACTOR\tACTION\tSENDER\tKEY\tDETAIL",
 				row: func(e sqlkeys.AuditEntry) string {
 					return strings.Join([]string{when(e.At), e.Actor, e.Action, e.SenderID, e.KeyID, pairsText(e.Detail)}, "\t")

@@ -15,13 +15,25 @@ const limitUsage = "NAME=REQUESTS/PER[:BURST], NAME=unlimited or NAME=blocked; m
 func (a *app) sender() *cobra.Command {
 	sender := group("sender", "Create, limit, disable, enable and list senders")
 	sender.AddCommand(a.senderCreate(), a.senderLimit(), a.senderList(),
-		a.change("disable SENDER", "Refuse every request of a sender", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		a.changeSender("disable SENDER", "Refuse every request of a sender", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.DisableSender(ctx, id)
 		}),
-		a.change("enable SENDER", "Accept a sender's keys again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		a.changeSender("enable SENDER", "Accept a sender's keys again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.EnableSender(ctx, id)
 		}))
 	return sender
+}
+
+func (a *app) changeSender(use, short string, f change) *cobra.Command {
+	return a.one(use, short, a.then(a.showSender, f))
+}
+
+func (a *app) showSender(ctx context.Context, s *sqlkeys.Store, id string) error {
+	x, err := s.Sender(ctx, id)
+	if err != nil {
+		return err
+	}
+	return a.printJSON(senderJSON(x))
 }
 
 func (a *app) senderCreate() *cobra.Command {
@@ -58,7 +70,7 @@ func (a *app) senderCreate() *cobra.Command {
 
 func (a *app) senderLimit() *cobra.Command {
 	var plan []string
-	limit := a.change("limit SENDER", "Replace the limits of a sender; without -limit it has none of its own", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+	limit := a.changeSender("limit SENDER", "Replace the limits of a sender; without -limit it has none of its own", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 		limits, err := parseLimits(plan)
 		if err != nil {
 			return err
