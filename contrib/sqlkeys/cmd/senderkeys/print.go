@@ -6,6 +6,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -64,9 +65,9 @@ func keyJSON(k sqlkeys.Key) any {
 
 const keyHeader = "KEY\tSENDER\tSTATE\tNAME\tENVIRONMENT\tCREATED\tEXPIRES\tLAST USED"
 
-func keyRow(k sqlkeys.Key) string {
-	return strings.Join([]string{k.ID, k.SenderID, string(k.State), k.Name, string(k.Environment),
-		when(k.CreatedAt), when(k.ExpiresAt), when(k.LastUsedAt)}, "\t")
+func keyRow(k sqlkeys.Key) []string {
+	return []string{k.ID, k.SenderID, string(k.State), k.Name, string(k.Environment),
+		when(k.CreatedAt), when(k.ExpiresAt), when(k.LastUsedAt)}
 }
 
 func senderState(s sqlkeys.Sender) string {
@@ -141,7 +142,7 @@ func (a *app) printKey(k sqlkeys.Key) error {
 // A listing is how a list of values is printed.
 type listing[T any] struct {
 	header string // with tabs between the columns
-	row    func(T) string
+	row    func(T) []string
 	json   func(T) any
 }
 
@@ -158,7 +159,11 @@ func printAll[T any](a *app, all iter.Seq2[T, error], l listing[T]) error {
 			values = append(values, l.json(v))
 			continue
 		}
-		fmt.Fprintln(w, printable(l.row(v)))
+		row := l.row(v)
+		for i, cell := range row {
+			row[i] = printable(cell)
+		}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	if a.json {
 		return a.printJSON(values)
@@ -166,14 +171,19 @@ func printAll[T any](a *app, all iter.Seq2[T, error], l listing[T]) error {
 	return w.Flush()
 }
 
-// printable replaces control characters, which could steer a terminal.
+// printable escapes what does not print, as Go does: control characters, which
+// could steer a terminal, tabs, which would shift the columns, and marks that
+// change the direction of text, which would reorder them.
 func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\t' && (r < ' ' || r >= 0x7f && r < 0xa0) {
-			return '?'
+	var b strings.Builder
+	for _, r := range s {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+			continue
 		}
-		return r
-	}, s)
+		b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+	}
+	return b.String()
 }
 
 func when(t time.Time) string {

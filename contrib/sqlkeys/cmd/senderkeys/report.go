@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,8 +29,8 @@ func (a *app) usage() *cobra.Command {
 			f.Since = time.Now().Add(-span)
 			return printAll(a, orMissing(s.Usage(ctx, f), named(ctx, s, f.SenderID, f.KeyID)), listing[sqlkeys.Usage]{
 				header: "HOUR\tSENDER\tKEY\tOUTCOME\tREQUESTS",
-				row: func(u sqlkeys.Usage) string {
-					return strings.Join([]string{when(u.Hour), u.SenderID, u.KeyID, string(u.Outcome), strconv.FormatInt(u.Requests, 10)}, "\t")
+				row: func(u sqlkeys.Usage) []string {
+					return []string{when(u.Hour), u.SenderID, u.KeyID, string(u.Outcome), strconv.FormatInt(u.Requests, 10)}
 				},
 				json: usageJSON,
 			})
@@ -52,8 +51,8 @@ func (a *app) audit() *cobra.Command {
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
 			return printAll(a, orMissing(s.Audit(ctx, f), named(ctx, s, f.SenderID, f.KeyID)), listing[sqlkeys.AuditEntry]{
 				header: "AT\tACTOR\tACTION\tSENDER\tKEY\tDETAIL",
-				row: func(e sqlkeys.AuditEntry) string {
-					return strings.Join([]string{when(e.At), e.Actor, e.Action, e.SenderID, e.KeyID, pairsText(e.Detail)}, "\t")
+				row: func(e sqlkeys.AuditEntry) []string {
+					return []string{when(e.At), e.Actor, e.Action, e.SenderID, e.KeyID, pairsText(e.Detail)}
 				},
 				json: auditJSON,
 			})

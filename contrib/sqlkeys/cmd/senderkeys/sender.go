@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -89,8 +88,8 @@ func (a *app) senderList() *cobra.Command {
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
 			return printAll(a, s.Senders(ctx), listing[sqlkeys.Sender]{
 				header: "SENDER\tSTATE\tLIMITS\tCREATED",
-				row: func(x sqlkeys.Sender) string {
-					return strings.Join([]string{x.ID, senderState(x), limitsText(x.Limits), when(x.CreatedAt)}, "\t")
+				row: func(x sqlkeys.Sender) []string {
+					return []string{x.ID, senderState(x), limitsText(x.Limits), when(x.CreatedAt)}
 				},
 				json: senderJSON,
 			})
