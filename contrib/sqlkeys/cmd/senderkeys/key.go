@@ -51,10 +51,10 @@ func (a *app) keyIssue() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) (err error) {
 			n.Environment, n.Format = sqlkeys.Environment(env), sqlkeys.Format(format)
-			if n.ExpiresAt, err = parseInstant("expires", expires); err != nil {
+			if n.ExpiresAt, err = parseFuture("expires", expires); err != nil {
 				return err
 			}
-			if n.NotBefore, err = parseInstant("not-before", notBefore); err != nil {
+			if n.NotBefore, err = parseFuture("not-before", notBefore); err != nil {
 				return err
 			}
 			if n.Metadata, err = parsePairs("meta", metadata); err != nil {
@@ -68,7 +68,7 @@ func (a *app) keyIssue() *cobra.Command {
 	issue.Flags().StringVar(&n.Name, "name", "", "name of the key, for people")
 	issue.Flags().StringVar(&env, "env", string(sqlkeys.Production), strings.Join(environments, ", "))
 	complete(issue, "env", environments)
-	issue.Flags().StringVar(&expires, "expires", "", "when the key ends: 90d or 12h from now, or an RFC 3339 time (default never)")
+	issue.Flags().StringVar(&expires, "expires", "", "when the key ends: 90d or 12h from now, a date (midnight UTC), or an RFC 3339 time (default never)")
 	issue.Flags().StringVar(&notBefore, "not-before", "", "when the key begins, written likewise (default now)")
 	issue.Flags().StringArrayVar(&metadata, "meta", nil, "NAME=VALUE; may be repeated")
 	a.newKeyFlags(issue, &format, "uuid")
@@ -87,7 +87,7 @@ func (a *app) keyRotate() *cobra.Command {
 			if rotation.Grace, err = parseSpan("grace", grace); err != nil {
 				return err
 			}
-			if rotation.ExpiresAt, err = parseInstant("expires", expires); err != nil {
+			if rotation.ExpiresAt, err = parseFuture("expires", expires); err != nil {
 				return err
 			}
 			err = a.deliver(ctx, s, func() (sqlkeys.Issued, error) { return s.Rotate(ctx, args[0], rotation) })
@@ -98,7 +98,7 @@ func (a *app) keyRotate() *cobra.Command {
 		}),
 	}
 	rotate.Flags().StringVar(&grace, "grace", "24h", "how long the old key still works")
-	rotate.Flags().StringVar(&expires, "expires", "", "when the new key ends (default after the lifetime of the old one)")
+	rotate.Flags().StringVar(&expires, "expires", "", "when the new key ends, written as for issue (default after the lifetime of the old one)")
 	a.newKeyFlags(rotate, &format, "that of the old key")
 	return rotate
 }

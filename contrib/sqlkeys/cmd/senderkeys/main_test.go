@@ -259,8 +259,11 @@ func TestWrongUse(t *testing.T) {
 			{"sender create -limit default=many", 2, `limit "many": invalid: want REQUESTS/PER[:BURST], such as 200/1m:50, or unlimited, or blocked`},
 			{"sender create -limit a=1/s -limit a=2/s", 2, `-limit "a=2/s": invalid: want NAME=VALUE, each name once`},
 			{"key issue -sender " + nobody, 3, `sender ` + nobody + `: not found`},
-			{"key issue -sender " + sender + " -expires soon", 2, `-expires "soon": invalid: want a duration such as 90d or 12h, or an RFC 3339 time`},
+			{"key issue -sender " + sender + " -expires soon", 2, `-expires "soon": invalid: want a duration such as 90d or 12h, a date such as 2027-01-31, or an RFC 3339 time`},
 			{"key issue -sender " + sender + " -expires 2001-09-09T01:46:40Z", 2, `new key: invalid: the expiry 2001-09-09T01:46:40Z is in the past`},
+			{"key issue -sender " + sender + " -expires 2001-09-09", 2, `new key: invalid: the expiry 2001-09-09T00:00:00Z is in the past`},
+			{"key issue -sender " + sender + " -expires 2027-02-30", 2, `-expires "2027-02-30": invalid: want a duration such as 90d or 12h, a date such as 2027-01-31, or an RFC 3339 time`},
+			{"key rotate key_aaaaaaaaaaaaaaaa -grace soon", 2, `-grace "soon": invalid: want a duration such as 90d or 12h`},
 			{"key issue -sender " + sender + " -env moon", 2, `new key: invalid: environment "moon" is not one of development, staging and production`},
 			{"key issue -sender " + sender + " -format hex", 2, `new key: invalid: format "hex" is not one of uuid and prefixed`},
 			{"key rotate key_aaaaaaaaaaaaaaaa -grace -1h", 2, `rotate: invalid: the grace -1h0m0s is below 0`},
@@ -277,8 +280,8 @@ func TestWrongUse(t *testing.T) {
 			{"help key bogus", 2, `unknown command "bogus" for "senderkeys key"`},
 			{"audit -sender me", 2, `sender "me": invalid: not a UUID of 36 characters, or the nil or max UUID`},
 			{"audit -key " + nobody, 2, `key ID: invalid: not key_ and 16 characters`},
-			{"usage -since -7d", 2, `-since "-7d": invalid: it is below 0`},
-			{"usage -since yesterday", 2, `-since "yesterday": invalid: want a duration such as 90d or 12h`},
+			{"usage -since -7d", 2, `-since "-7d": invalid: it is in the future`},
+			{"usage -since yesterday", 2, `-since "yesterday": invalid: want a duration such as 90d or 12h, a date such as 2027-01-31, or an RFC 3339 time`},
 		} {
 			require.Equal(t, result{c.code, "", "senderkeys: " + c.err + "\n"}, s.with("", strings.Fields(c.args)...), c.args)
 		}

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,14 +17,10 @@ func (a *app) usage() *cobra.Command {
 		Short: "Show requests by key, hour and outcome",
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
-			span, err := parseSpan("since", since)
-			if err != nil {
+			var err error
+			if f.Since, err = parsePast("since", since); err != nil {
 				return err
 			}
-			if span < 0 {
-				return fmt.Errorf("-since %q: %w: it is below 0", since, sqlkeys.ErrInvalid)
-			}
-			f.Since = time.Now().Add(-span)
 			return printAll(a, orMissing(s.Usage(ctx, f), named(ctx, s, f.SenderID, f.KeyID)), listing[sqlkeys.Usage]{
 				header: "HOUR\tSENDER\tKEY\tOUTCOME\tREQUESTS",
 				row: func(u sqlkeys.Usage) []string {
@@ -38,7 +32,7 @@ func (a *app) usage() *cobra.Command {
 	}
 	usage.Flags().StringVar(&f.SenderID, "sender", "", "UUID of a sender")
 	usage.Flags().StringVar(&f.KeyID, "key", "", "ID of a key")
-	usage.Flags().StringVar(&since, "since", "7d", "how far back")
+	usage.Flags().StringVar(&since, "since", "7d", "how far back, or a date or an RFC 3339 time")
 	return usage
 }
 
