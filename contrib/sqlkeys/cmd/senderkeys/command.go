@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -11,9 +13,11 @@ func (a *app) command() *cobra.Command {
 		Use:           "senderkeys",
 		Short:         "Manage senders and their API keys",
 		Long:          about,
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -27,7 +31,25 @@ func (a *app) command() *cobra.Command {
 			c.RunE = showHelp
 		}
 	}
+	addExamples(root)
 	return root
+}
+
+// version returns the version of the module, as the Go command recorded it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// oneArg accepts one argument, which the usage of the command names.
+func oneArg(cmd *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return nil
+	}
+	_, name, _ := strings.Cut(cmd.Use, " ")
+	return fmt.Errorf("%s takes one %s, not %d arguments", cmd.CommandPath(), name, len(args))
 }
 
 // group returns a command that only has subcommands.

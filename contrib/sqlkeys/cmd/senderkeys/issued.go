@@ -39,7 +39,16 @@ func (a *app) deliver(ctx context.Context, s *sqlkeys.Store, issue func() (sqlke
 	if !a.json {
 		a.printNote(issued.Key)
 	}
+	a.warnDisabled(ctx, s, issued.Key.SenderID)
 	return nil
+}
+
+// warnDisabled says why a new key is refused. A sender that cannot be read
+// gets no warning: the key is made.
+func (a *app) warnDisabled(ctx context.Context, s *sqlkeys.Store, senderID string) {
+	if x, err := s.Sender(ctx, senderID); err == nil && !x.DisabledAt.IsZero() {
+		fmt.Fprintf(a.err, "Sender %s is disabled: its keys are refused until you enable it.\n", senderID)
+	}
 }
 
 // withdraw revokes a key and says what has become of it.

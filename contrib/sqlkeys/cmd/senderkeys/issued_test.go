@@ -64,3 +64,34 @@ func TestKeyPrintedToAClosedPipeIsRevoked(t *testing.T) {
 		require.Equal(t, []string{"revoked"}, s.states())
 	})
 }
+
+func TestKeyOfADisabledSenderComesWithAWarning(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		s.ok("migrate")
+		sender := strings.TrimSpace(s.ok("sender", "create"))
+		id := s.issue(sender)
+		s.ok("sender", "disable", sender)
+		warning := "Sender " + sender + " is disabled: its keys are refused until you enable it.\n"
+		r := s.with("", "key", "issue", "-sender", sender)
+		require.Zero(t, r.code)
+		require.True(t, strings.HasSuffix(r.err, "The key is not shown again.\n"+warning), r.err)
+		r = s.with("", "key", "rotate", id, "-json")
+		require.Equal(t, result{exitOK, r.out, warning}, r)
+	})
+}
+
+// In a terminal, standard output and standard error are the same.
+func TestPairIsPrintedBeforeTheNote(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		s.ok("migrate")
+		sender := strings.TrimSpace(s.ok("sender", "create"))
+		id := s.issue(sender)
+		for _, args := range [][]string{{"key", "issue", "-sender", sender}, {"key", "rotate", id}} {
+			shown, err := s.process(args...).CombinedOutput()
+			require.NoError(t, err)
+			require.Regexp(t, `^SENT_SENDER_ID=.*\nSENT_API_KEY=.*\nkey_.*The key is not shown again\.\n$`, string(shown))
+		}
+	})
+}

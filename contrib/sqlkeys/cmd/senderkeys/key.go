@@ -81,7 +81,7 @@ func (a *app) keyRotate() *cobra.Command {
 	rotate := &cobra.Command{
 		Use:   "rotate KEYID",
 		Short: "Replace a key by a new one, and print it",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneArg,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, args []string) (err error) {
 			rotation.Format = sqlkeys.Format(format)
 			if rotation.Grace, err = parseSpan("grace", grace); err != nil {

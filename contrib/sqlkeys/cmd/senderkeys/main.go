@@ -41,7 +41,8 @@ ones: base64, separated by commas, the current one first. Write flags with one
 dash or two.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 no such sender or key;
-4 it, or the file of -out, exists already, or it is revoked, expired, rotated or disabled.`
+4 it exists already (or the file of -out does), or is revoked, expired, rotated
+or disabled.`
 
 // An app is one run of the command.
 type app struct {

@@ -124,16 +124,32 @@ func (a *app) printKey(k sqlkeys.Key) error {
 	if a.json {
 		return a.printJSON(keyJSON(k))
 	}
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	for _, row := range [][2]string{
+	return a.printFields([][2]string{
 		{"key", k.ID}, {"sender", k.SenderID}, {"state", string(k.State)}, {"name", k.Name},
 		{"environment", string(k.Environment)}, {"format", string(k.Format)}, {"created", when(k.CreatedAt)},
 		{"not before", when(k.NotBefore)}, {"expires", when(k.ExpiresAt)}, {"last used", when(k.LastUsedAt)},
 		{"grace until", when(k.GraceUntil)}, {"replaced by", k.ReplacedBy}, {"disabled", when(k.DisabledAt)},
 		{"revoked", when(k.RevokedAt)}, {"metadata", pairsText(k.Metadata)},
-	} {
-		if row[1] != "" && row[1] != "-" {
-			fmt.Fprintf(w, "%s\t%s\n", row[0], printable(row[1]))
+	})
+}
+
+func (a *app) printSender(x sqlkeys.Sender) error {
+	if a.json {
+		return a.printJSON(senderJSON(x))
+	}
+	return a.printFields([][2]string{
+		{"sender", x.ID}, {"state", senderState(x)}, {"limits", limitsText(x.Limits)}, {"created", when(x.CreatedAt)},
+		{"disabled", when(x.DisabledAt)}, {"metadata", pairsText(x.Metadata)},
+	})
+}
+
+// printFields prints names and values, one pair a line. It leaves out values
+// that do not apply.
+func (a *app) printFields(fields [][2]string) error {
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	for _, f := range fields {
+		if f[1] != "" && f[1] != "-" {
+			fmt.Fprintf(w, "%s\t%s\n", f[0], printable(f[1]))
 		}
 	}
 	return w.Flush()

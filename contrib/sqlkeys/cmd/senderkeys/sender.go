@@ -12,8 +12,9 @@ import (
 const limitUsage = "NAME=REQUESTS/PER[:BURST], NAME=unlimited or NAME=blocked; may be repeated"
 
 func (a *app) sender() *cobra.Command {
-	sender := group("sender", "Create, limit, disable, enable and list senders")
+	sender := group("sender", "Create, limit, disable, enable, list and show senders")
 	sender.AddCommand(a.senderCreate(), a.senderLimit(), a.senderList(),
+		a.one("show SENDER", "Show all that is known of a sender", a.showSender),
 		a.changeSender("disable SENDER", "Refuse every request of a sender", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.DisableSender(ctx, id)
 		}),
@@ -32,7 +33,7 @@ func (a *app) showSender(ctx context.Context, s *sqlkeys.Store, id string) error
 	if err != nil {
 		return err
 	}
-	return a.printJSON(senderJSON(x))
+	return a.printSender(x)
 }
 
 func (a *app) senderCreate() *cobra.Command {

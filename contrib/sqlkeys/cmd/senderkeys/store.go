@@ -92,7 +92,7 @@ func (a *app) one(use, short string, f change) *cobra.Command {
 	return &cobra.Command{
 		Use:   use,
 		Short: short,
-		Args:  cobra.ExactArgs(1),
+		Args:  oneArg,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, args []string) error {
 			return f(ctx, s, args[0])
 		}),
