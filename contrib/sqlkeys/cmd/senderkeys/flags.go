@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,8 +20,8 @@ func parseLimits(texts []string) (map[string]senderauth.Limit, error) {
 	}
 	limits := make(map[string]senderauth.Limit, len(pairs))
 	var errs []error
-	for name, text := range pairs {
-		limits[name], err = sqlkeys.ParseLimit(text)
+	for _, name := range slices.Sorted(maps.Keys(pairs)) {
+		limits[name], err = sqlkeys.ParseLimit(pairs[name])
 		errs = append(errs, err)
 	}
 	return limits, errors.Join(errs...)

@@ -21,13 +21,14 @@ var errNotPrinted = errors.New("cannot print the new key")
 
 // deliver makes a key and prints it, or writes it to the file of -out. It
 // revokes a key that it cannot print, because nobody knows its secret.
-func (a *app) deliver(ctx context.Context, s *sqlkeys.Store, issue func() (sqlkeys.Issued, error)) error {
+func (a *app) deliver(ctx context.Context, s *sqlkeys.Store, issue func(context.Context) (sqlkeys.Issued, error)) error {
 	file, err := a.createOut()
 	if err != nil {
 		return err
 	}
 	signal.Ignore(syscall.SIGPIPE) // writing to a closed pipe returns an error
-	issued, err := issue()
+	// Ctrl-C during the commit would leave a key that nobody knows.
+	issued, err := issue(context.WithoutCancel(ctx))
 	if err != nil {
 		file.discard()
 		return err

@@ -8,12 +8,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-// full runs the command with a standard output that takes nothing.
-func (s shell) full(args ...string) result {
+// mute runs the command with a standard output that cannot be written.
+func (s shell) mute(args ...string) result {
 	s.t.Helper()
-	out, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	out, err := os.Open(os.DevNull)
 	require.NoError(s.t, err)
 	defer out.Close()
 	var stderr bytes.Buffer
@@ -27,22 +29,22 @@ func TestKeyThatCannotBePrintedIsRevoked(t *testing.T) {
 		t := s.t
 		s.ok("migrate")
 		sender := strings.TrimSpace(s.ok("sender", "create"))
-		const failure = `^senderkeys: cannot print the new key: write /dev/full: no space left on device: key_[a-z2-7]{16} is revoked`
+		const failure = `^senderkeys: cannot print the new key: write /dev/null: bad file descriptor: key_[a-z2-7]{16} is revoked`
 
 		for _, json := range [][]string{nil, {"-json"}} {
-			r := s.full(append(json, "key", "issue", "-sender", sender)...)
+			r := s.mute(append(json, "key", "issue", "-sender", sender)...)
 			require.Equal(t, exitFailed, r.code)
 			require.Regexp(t, failure+`\n$`, r.err)
 		}
 		require.Equal(t, []string{"revoked", "revoked"}, s.states())
 
 		id := s.issue(sender)
-		r := s.full("key", "rotate", id)
+		r := s.mute("key", "rotate", id)
 		require.Equal(t, exitFailed, r.code)
 		require.Regexp(t, failure+`; `+id+` stays rotated: issue another key\n$`, r.err)
 		require.Equal(t, []string{"revoked", "revoked", "retiring", "revoked"}, s.states())
 
-		require.Equal(t, result{exitFailed, "", "senderkeys: write /dev/full: no space left on device\n"}, s.full("sender", "create"))
+		require.Equal(t, result{exitFailed, "", "senderkeys: write /dev/null: bad file descriptor\n"}, s.mute("sender", "create"))
 	})
 }
 
@@ -93,5 +95,30 @@ func TestPairIsPrintedBeforeTheNote(t *testing.T) {
 			require.NoError(t, err)
 			require.Regexp(t, `^SENT_SENDER_ID=.*\nSENT_API_KEY=.*\nkey_.*The key is not shown again\.\n$`, string(shown))
 		}
+	})
+}
+
+// The key would otherwise be active, and nobody would know it.
+func TestCtrlCWhileAKeyIsMadeStillPrintsIt(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		s.ok("migrate")
+		sender := strings.TrimSpace(s.ok("sender", "create"))
+		db, err := sqlkeys.OpenDB(s.source)
+		require.NoError(t, err)
+		defer db.Close()
+		store, err := sqlkeys.Open(t.Context(), db, sqlkeys.Config{})
+		require.NoError(t, err)
+		defer store.Close()
+
+		var out, stderr bytes.Buffer
+		a := app{out: &out, err: &stderr}
+		ctx, interrupt := context.WithCancel(t.Context())
+		require.NoError(t, a.deliver(ctx, store, func(ctx context.Context) (sqlkeys.Issued, error) {
+			interrupt()
+			return store.Issue(ctx, sqlkeys.NewKey{SenderID: sender})
+		}))
+		require.Regexp(t, `^SENT_SENDER_ID=.*\nSENT_API_KEY=.*\n$`, out.String())
+		require.Equal(t, []string{"active"}, s.states())
 	})
 }

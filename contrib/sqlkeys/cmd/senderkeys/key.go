@@ -60,7 +60,7 @@ func (a *app) keyIssue() *cobra.Command {
 			if n.Metadata, err = parsePairs("meta", metadata); err != nil {
 				return err
 			}
-			return a.deliver(ctx, s, func() (sqlkeys.Issued, error) { return s.Issue(ctx, n) })
+			return a.deliver(ctx, s, func(ctx context.Context) (sqlkeys.Issued, error) { return s.Issue(ctx, n) })
 		}),
 	}
 	issue.Flags().StringVar(&n.SenderID, "sender", "", "UUID of the sender")
@@ -90,7 +90,7 @@ func (a *app) keyRotate() *cobra.Command {
 			if rotation.ExpiresAt, err = parseFuture("expires", expires); err != nil {
 				return err
 			}
-			err = a.deliver(ctx, s, func() (sqlkeys.Issued, error) { return s.Rotate(ctx, args[0], rotation) })
+			err = a.deliver(ctx, s, func(ctx context.Context) (sqlkeys.Issued, error) { return s.Rotate(ctx, args[0], rotation) })
 			if errors.Is(err, errNotPrinted) {
 				return fmt.Errorf("%w; %s stays rotated: issue another key", err, args[0])
 			}
