@@ -341,7 +341,7 @@ func TestMistakesAboutTheDatabase(t *testing.T) {
 		dir:              "-db: sqlkeys: the SQLite file: open " + dir + ": is a directory",
 		dir + "/no/k.db": "-db: sqlkeys: the SQLite file: open " + dir + "/no/k.db: no such file or directory",
 		garbage:          "-db: sqlkeys: read the schema: file is not a database (26)",
-		"mysql://u:p@db": `-db: sqlkeys: a database of scheme "mysql" is neither a PostgreSQL URL nor the path of a SQLite file`,
+		"mysql://u:p@db": `-db: sqlkeys: the database: invalid: the scheme "mysql" is not postgres, postgresql or file`,
 		"postgres://u:hunter2@" + addr + "/x?sslmode=disable": "-db: sqlkeys: read the schema: failed to connect to `user=u database=x`: " + unreachable,
 	} {
 		require.Equal(t, "quickstart: "+want+"\n", mistake(t, command("quickstart", nil, "-addr", "127.0.0.1:0", "-db", source)))

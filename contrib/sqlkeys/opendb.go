@@ -2,7 +2,6 @@ package sqlkeys
 
 import (
 	"database/sql"
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -23,13 +22,13 @@ func OpenDB(source string) (*sql.DB, error) {
 	var err error
 	switch {
 	case source == "":
-		return nil, errors.New("sqlkeys: no database: give a PostgreSQL URL or the path of a SQLite file")
+		return nil, fmt.Errorf("sqlkeys: the database: %w: give a PostgreSQL URL or the path of a SQLite file", ErrInvalid)
 	case hasScheme && (scheme == "postgres" || scheme == "postgresql"):
 		db, err = openPostgres(source)
 	case likePostgres.MatchString(source) && !strings.HasPrefix(source, "file:"):
 		return nil, fmt.Errorf("sqlkeys: the database: %w: write PostgreSQL settings as postgres://USER:PASSWORD@HOST/DATABASE, and the path of a SQLite file that looks like them as file:PATH", ErrInvalid)
 	case hasScheme && scheme != "file":
-		return nil, fmt.Errorf("sqlkeys: a database of scheme %q is neither a PostgreSQL URL nor the path of a SQLite file", scheme)
+		return nil, fmt.Errorf("sqlkeys: the database: %w: the scheme %q is not postgres, postgresql or file", ErrInvalid, scheme)
 	default:
 		db, err = openSQLite(source)
 	}

@@ -12,24 +12,27 @@ import (
 func TestOpenDBRefusesWithoutShowingPasswords(t *testing.T) {
 	dir := t.TempDir()
 	for source, text := range map[string]string{
-		"":                       "sqlkeys: no database: give a PostgreSQL URL or the path of a SQLite file",
-		"mysql://user:secret@db": `sqlkeys: a database of scheme "mysql" is neither a PostgreSQL URL nor the path of a SQLite file`,
-		"postgress://db/x":       `sqlkeys: a database of scheme "postgress" is neither a PostgreSQL URL nor the path of a SQLite file`,
-		":memory:":               "sqlkeys: SQLite in memory gives each connection of a pool a database of its own: use a file",
-		"file:x?mode=memory":     "sqlkeys: SQLite in memory gives each connection of a pool a database of its own: use a file",
-		dir:                      "sqlkeys: the SQLite file: open " + dir + ": is a directory",
-		dir + "/none/keys.db":    "sqlkeys: the SQLite file: open " + dir + "/none/keys.db: no such file or directory",
+		dir:                   "sqlkeys: the SQLite file: open " + dir + ": is a directory",
+		dir + "/none/keys.db": "sqlkeys: the SQLite file: open " + dir + "/none/keys.db: no such file or directory",
 	} {
 		_, err := sqlkeys.OpenDB(source)
 		require.EqualError(t, err, text)
+		require.NotErrorIs(t, err, sqlkeys.ErrInvalid, "a directory can be made or moved")
 	}
 	const (
+		memory  = "sqlkeys: the database: invalid: SQLite in memory gives each connection of a pool a database of its own: use a file"
 		kind    = "sqlkeys: the database: invalid: write PostgreSQL settings as postgres://USER:PASSWORD@HOST/DATABASE, and the path of a SQLite file that looks like them as file:PATH"
 		wrong   = "sqlkeys: the PostgreSQL URL: invalid: "
 		encoded = ": is the password percent-encoded?"
 	)
 	t.Chdir(dir)
 	for source, text := range map[string]string{
+		"":                                       "sqlkeys: the database: invalid: give a PostgreSQL URL or the path of a SQLite file",
+		"mysql://user:hunter2@db":                `sqlkeys: the database: invalid: the scheme "mysql" is not postgres, postgresql or file`,
+		"postgress://db/x":                       `sqlkeys: the database: invalid: the scheme "postgress" is not postgres, postgresql or file`,
+		":memory:":                               memory,
+		"file:x?mode=memory":                     memory,
+		"file:%zz":                               `sqlkeys: the URI of the SQLite file: invalid: invalid URL escape "%zz"`,
 		"host=db password=hunter2":               kind,
 		" password = a://hunter2":                kind,
 		"postgres:/user:hunter2@db/x":            kind,

@@ -31,12 +31,12 @@ func openSQLite(source string) (*sql.DB, error) {
 		path, params = source, ""
 	}
 	if strings.Contains(source, ":memory:") || strings.Contains(params, "mode=memory") {
-		return nil, errors.New("sqlkeys: SQLite in memory gives each connection of a pool a database of its own: use a file")
+		return nil, fmt.Errorf("sqlkeys: the database: %w: SQLite in memory gives each connection of a pool a database of its own: use a file", ErrInvalid)
 	}
 	if isURI {
 		var err error
 		if path, err = url.PathUnescape(strings.TrimPrefix(path, "//")); err != nil {
-			return nil, fmt.Errorf("sqlkeys: the URI of the SQLite file: %w", err)
+			return nil, fmt.Errorf("sqlkeys: the URI of the SQLite file: %w: %w", ErrInvalid, err)
 		}
 	}
 	if err := checkSQLiteFile(path, params); err != nil {

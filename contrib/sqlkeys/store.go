@@ -39,17 +39,17 @@ func (cfg *Config) validate() error {
 	var errs []error
 	for i, p := range cfg.Peppers {
 		if len(p) > 0 && len(p) < 16 {
-			errs = append(errs, fmt.Errorf("sqlkeys: Config.Peppers[%d] has %d bytes, fewer than 16", i, len(p)))
+			errs = append(errs, fmt.Errorf("sqlkeys: Config.Peppers[%d]: %w: %d bytes, fewer than 16", i, ErrInvalid, len(p)))
 		}
 		if slices.ContainsFunc(cfg.Peppers[:i], func(q []byte) bool { return string(p) == string(q) }) {
-			errs = append(errs, fmt.Errorf("sqlkeys: Config.Peppers[%d] repeats an earlier pepper", i))
+			errs = append(errs, fmt.Errorf("sqlkeys: Config.Peppers[%d]: %w: it repeats an earlier pepper", i, ErrInvalid))
 		}
 	}
 	if len(cfg.Peppers) > 8 {
-		errs = append(errs, fmt.Errorf("sqlkeys: Config.Peppers has %d peppers, more than 8", len(cfg.Peppers)))
+		errs = append(errs, fmt.Errorf("sqlkeys: Config.Peppers: %w: %d peppers, more than 8", ErrInvalid, len(cfg.Peppers)))
 	}
 	if cfg.Prefix != "" && !validPrefix(cfg.Prefix) {
-		errs = append(errs, fmt.Errorf("sqlkeys: Config.Prefix: %q is not 1 to 32 ASCII letters and digits", cfg.Prefix))
+		errs = append(errs, fmt.Errorf("sqlkeys: Config.Prefix %q: %w: not 1 to 32 ASCII letters and digits", cfg.Prefix, ErrInvalid))
 	}
 	return errors.Join(errs...)
 }

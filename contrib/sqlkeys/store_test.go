@@ -27,9 +27,10 @@ func TestOpenReportsEveryMistake(t *testing.T) {
 		Prefix:  "a_b",
 	})
 	require.EqualError(t, err, "sqlkeys: the driver sqlkeys_test.otherDriver is neither github.com/jackc/pgx/v5/stdlib nor modernc.org/sqlite\n"+
-		"sqlkeys: Config.Peppers[1] has 5 bytes, fewer than 16\n"+
-		"sqlkeys: Config.Peppers[2] repeats an earlier pepper\n"+
-		`sqlkeys: Config.Prefix: "a_b" is not 1 to 32 ASCII letters and digits`)
+		"sqlkeys: Config.Peppers[1]: invalid: 5 bytes, fewer than 16\n"+
+		"sqlkeys: Config.Peppers[2]: invalid: it repeats an earlier pepper\n"+
+		`sqlkeys: Config.Prefix "a_b": invalid: not 1 to 32 ASCII letters and digits`)
+	require.ErrorIs(t, err, sqlkeys.ErrInvalid)
 	_, err = sqlkeys.Open(t.Context(), nil, sqlkeys.Config{})
 	require.EqualError(t, err, "sqlkeys: the database is nil")
 	require.EqualError(t, sqlkeys.Migrate(t.Context(), nil), "sqlkeys: the database is nil")

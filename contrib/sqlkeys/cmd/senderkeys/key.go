@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -18,20 +19,26 @@ var (
 func (a *app) key() *cobra.Command {
 	key := group("key", "Issue, rotate, disable, enable, revoke, list and show keys")
 	key.AddCommand(a.keyIssue(), a.keyRotate(), a.keyRevoke(), a.keyList(),
-		a.change("show KEYID", "Show all that is known of a key", func(ctx context.Context, s *sqlkeys.Store, id string) error {
-			k, err := s.Key(ctx, id)
-			if err != nil {
-				return err
-			}
-			return a.printKey(k)
-		}),
-		a.change("disable KEYID", "Refuse a key until it is enabled again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		a.one("show KEYID", "Show all that is known of a key", a.showKey),
+		a.changeKey("disable KEYID", "Refuse a key until it is enabled again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.Disable(ctx, id)
 		}),
-		a.change("enable KEYID", "Accept a key again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		a.changeKey("enable KEYID", "Accept a key again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.Enable(ctx, id)
 		}))
 	return key
+}
+
+func (a *app) changeKey(use, short string, f change) *cobra.Command {
+	return a.one(use, short, a.then(a.showKey, f))
+}
+
+func (a *app) showKey(ctx context.Context, s *sqlkeys.Store, id string) error {
+	k, err := s.Key(ctx, id)
+	if err != nil {
+		return err
+	}
+	return a.printKey(k)
 }
 
 func (a *app) keyIssue() *cobra.Command {
@@ -44,20 +51,16 @@ func (a *app) keyIssue() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) (err error) {
 			n.Environment, n.Format = sqlkeys.Environment(env), sqlkeys.Format(format)
-			if n.ExpiresAt, err = parseInstant("expires", expires); err != nil {
+			if n.ExpiresAt, err = parseFuture("expires", expires); err != nil {
 				return err
 			}
-			if n.NotBefore, err = parseInstant("not-before", notBefore); err != nil {
+			if n.NotBefore, err = parseFuture("not-before", notBefore); err != nil {
 				return err
 			}
 			if n.Metadata, err = parsePairs("meta", metadata); err != nil {
 				return err
 			}
-			issued, err := s.Issue(ctx, n)
-			if err != nil {
-				return err
-			}
-			return a.printIssued(issued)
+			return a.deliver(ctx, s, func(ctx context.Context) (sqlkeys.Issued, error) { return s.Issue(ctx, n) })
 		}),
 	}
 	issue.Flags().StringVar(&n.SenderID, "sender", "", "UUID of the sender")
@@ -65,10 +68,10 @@ func (a *app) keyIssue() *cobra.Command {
 	issue.Flags().StringVar(&n.Name, "name", "", "name of the key, for people")
 	issue.Flags().StringVar(&env, "env", string(sqlkeys.Production), strings.Join(environments, ", "))
 	complete(issue, "env", environments)
-	issue.Flags().StringVar(&expires, "expires", "", "when the key ends: 90d or 12h from now, or an RFC 3339 time (default never)")
+	issue.Flags().StringVar(&expires, "expires", "", "when the key ends: 90d or 12h from now, a date (midnight UTC), or an RFC 3339 time (default never)")
 	issue.Flags().StringVar(&notBefore, "not-before", "", "when the key begins, written likewise (default now)")
 	issue.Flags().StringArrayVar(&metadata, "meta", nil, "NAME=VALUE; may be repeated")
-	a.formatFlags(issue, &format, "uuid")
+	a.newKeyFlags(issue, &format, "uuid")
 	return issue
 }
 
@@ -78,32 +81,34 @@ func (a *app) keyRotate() *cobra.Command {
 	rotate := &cobra.Command{
 		Use:   "rotate KEYID",
 		Short: "Replace a key by a new one, and print it",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneArg,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, args []string) (err error) {
 			rotation.Format = sqlkeys.Format(format)
 			if rotation.Grace, err = parseSpan("grace", grace); err != nil {
 				return err
 			}
-			if rotation.ExpiresAt, err = parseInstant("expires", expires); err != nil {
+			if rotation.ExpiresAt, err = parseFuture("expires", expires); err != nil {
 				return err
 			}
-			issued, err := s.Rotate(ctx, args[0], rotation)
-			if err != nil {
-				return err
+			err = a.deliver(ctx, s, func(ctx context.Context) (sqlkeys.Issued, error) { return s.Rotate(ctx, args[0], rotation) })
+			if errors.Is(err, errNotPrinted) {
+				return fmt.Errorf("%w; %s stays rotated: issue another key", err, args[0])
 			}
-			return a.printIssued(issued)
+			return err
 		}),
 	}
 	rotate.Flags().StringVar(&grace, "grace", "24h", "how long the old key still works")
-	rotate.Flags().StringVar(&expires, "expires", "", "when the new key ends (default after the lifetime of the old one)")
-	a.formatFlags(rotate, &format, "that of the old key")
+	rotate.Flags().StringVar(&expires, "expires", "", "when the new key ends, written as for issue (default after the lifetime of the old one)")
+	a.newKeyFlags(rotate, &format, "that of the old key")
 	return rotate
 }
 
-func (a *app) formatFlags(cmd *cobra.Command, format *string, standard string) {
+// newKeyFlags adds the flags of commands that make a key.
+func (a *app) newKeyFlags(cmd *cobra.Command, format *string, standard string) {
 	cmd.Flags().StringVar(format, "format", "", strings.Join(formats, " or ")+" (default "+standard+")")
 	complete(cmd, "format", formats)
 	cmd.Flags().StringVar(&a.prefix, "prefix", "", "what a prefixed key starts with (default sender)")
+	cmd.Flags().StringVar(&a.outPath, "out", "", "new file for the pair, which only you can read (default standard output)")
 }
 
 // complete makes shells offer the values of a flag.
@@ -112,13 +117,13 @@ func complete(cmd *cobra.Command, flag string, values []string) {
 }
 
 func (a *app) keyRevoke() *cobra.Command {
-	revoke := a.change("revoke KEYID", "End a key for good", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+	revoke := a.changeKey("revoke KEYID", "End a key for good", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 		if !a.yes {
 			k, err := s.Key(ctx, id)
 			if err != nil {
 				return err
 			}
-			if err := a.confirm(fmt.Sprintf("Revoke %s %q of sender %s for good?", k.ID, k.Name, k.SenderID)); err != nil {
+			if err := a.confirm(ctx, fmt.Sprintf("Revoke %s %q of sender %s for good?", k.ID, k.Name, k.SenderID)); err != nil {
 				return err
 			}
 		}
@@ -135,7 +140,7 @@ func (a *app) keyList() *cobra.Command {
 		Short: "List keys, revoked ones included",
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
-			return printAll(a, s.Keys(ctx, senderID), listing[sqlkeys.Key]{keyHeader, keyRow, keyJSON})
+			return printAll(a, orMissing(s.Keys(ctx, senderID), named(ctx, s, senderID, "")), listing[sqlkeys.Key]{keyHeader, keyRow, keyJSON})
 		}),
 	}
 	list.Flags().StringVar(&senderID, "sender", "", "UUID of a sender (default all)")

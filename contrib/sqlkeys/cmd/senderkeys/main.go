@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -13,13 +12,12 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process
 	a := app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv}
 	code := a.run(ctx, os.Args[1:])
 	stop()
@@ -43,7 +41,8 @@ ones: base64, separated by commas, the current one first. Write flags with one
 dash or two.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 no such sender or key;
-4 it exists already, or is revoked, expired, rotated or disabled.`
+4 it exists already (or the file of -out does), or is revoked, expired, rotated
+or disabled.`
 
 // An app is one run of the command.
 type app struct {
@@ -51,24 +50,28 @@ type app struct {
 	out, err io.Writer
 	env      func(string) string
 
-	db, prefix string
-	json, yes  bool
-	started    bool // the arguments were valid
+	db, prefix, outPath string
+	json, yes           bool
+	started             bool // the arguments were valid
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.command()
 	root.SetArgs(twoDashes(args))
-	root.SetIn(a.in)
-	root.SetOut(a.out)
-	root.SetErr(a.err)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(a.err, "senderkeys: "+strings.ReplaceAll(err.Error(), "sqlkeys: ", ""))
+	fmt.Fprintln(a.err, "senderkeys: "+forPeople.Replace(err.Error()))
 	return a.exitCode(err)
 }
+
+// forPeople names the inputs of the command in an error of the package.
+var forPeople = strings.NewReplacer(
+	"sqlkeys: Config.Prefix", "-prefix",
+	"sqlkeys: Config.Peppers", "SENDERAUTH_PEPPERS",
+	"sqlkeys: ", "",
+)
 
 func (a *app) exitCode(err error) int {
 	is := func(targets ...error) bool {
@@ -106,38 +109,4 @@ func twoDashes(args []string) []string {
 		}
 	}
 	return out
-}
-
-func (a *app) command() *cobra.Command {
-	root := &cobra.Command{
-		Use:           "senderkeys",
-		Short:         "Manage senders and their API keys",
-		Long:          about,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
-	root.PersistentFlags().StringVar(&a.db, "db", "", "PostgreSQL URL or path of a SQLite file (SENDERAUTH_DB)")
-	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
-	root.AddCommand(a.migrate(), a.sender(), a.key(), a.usage(), a.audit())
-	return root
-}
-
-// group returns a command that only has subcommands. It sets Args, because
-// cobra otherwise takes a wrong subcommand as a request for help.
-func group(use, short string) *cobra.Command {
-	return &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-}
-
-// confirm asks on standard error and accepts y or yes on standard input.
-func (a *app) confirm(question string) error {
-	if a.yes {
-		return nil
-	}
-	fmt.Fprint(a.err, question+" [y/N] ")
-	answer, _ := bufio.NewReader(a.in).ReadString('\n')
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return errors.New("not confirmed: nothing was changed")
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,7 +18,15 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// asCommand makes the test binary run the command instead of the tests.
+const asCommand = "SENDERKEYS_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+	}
+	pgtest.Main(m)
+}
 
 // A shell runs the command on one database.
 type shell struct {
@@ -42,14 +51,46 @@ type result struct {
 
 func (s shell) with(in string, args ...string) result {
 	var out, err bytes.Buffer
-	a := app{in: strings.NewReader(in), out: &out, err: &err, env: func(name string) string {
-		if name == "SENDERAUTH_DB" {
-			return s.source
-		}
-		return s.env[name]
-	}}
+	a := app{in: strings.NewReader(in), out: &out, err: &err, env: s.getenv}
 	code := a.run(context.Background(), args)
 	return result{code, out.String(), err.String()}
+}
+
+func (s shell) getenv(name string) string {
+	if name == "SENDERAUTH_DB" {
+		return s.source
+	}
+	return s.env[name]
+}
+
+// process returns the command as a process of its own.
+func (s shell) process(args ...string) *exec.Cmd {
+	self, err := os.Executable()
+	require.NoError(s.t, err)
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), asCommand+"=1", "SENDERAUTH_DB="+s.source)
+	return cmd
+}
+
+// issue makes a key and returns its ID.
+func (s shell) issue(sender string) string {
+	s.t.Helper()
+	var issued struct {
+		KeyID string `json:"key_id"`
+	}
+	require.NoError(s.t, json.Unmarshal([]byte(s.ok("key", "issue", "-sender", sender, "-json")), &issued))
+	return issued.KeyID
+}
+
+// states returns the state of each key, the oldest first.
+func (s shell) states() (states []string) {
+	s.t.Helper()
+	var keys []struct{ State string }
+	require.NoError(s.t, json.Unmarshal([]byte(s.ok("key", "list", "-json")), &keys))
+	for _, k := range keys {
+		states = append(states, k.State)
+	}
+	return states
 }
 
 // ok runs a command that must succeed and print nothing to standard error.
@@ -149,10 +190,7 @@ func TestUsage(t *testing.T) {
 		t := s.t
 		s.ok("migrate")
 		sender := strings.TrimSpace(s.ok("sender", "create"))
-		var issued struct {
-			KeyID string `json:"key_id"`
-		}
-		require.NoError(t, json.Unmarshal([]byte(s.ok("key", "issue", "-sender", sender, "-json")), &issued))
+		id := s.issue(sender)
 		db, err := sqlkeys.OpenDB(s.source)
 		require.NoError(t, err)
 		defer db.Close()
@@ -162,12 +200,12 @@ func TestUsage(t *testing.T) {
 		r, err := store.NewRecorder(sqlkeys.RecorderConfig{})
 		require.NoError(t, err)
 		for range 3 {
-			r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: issued.KeyID}})
+			r.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{KeyID: id}})
 		}
 		require.NoError(t, r.Close(t.Context()))
 
-		lines := strings.Split(s.ok("usage", "-key", issued.KeyID), "\n")
-		require.Equal(t, []string{sender, issued.KeyID, "admitted", "3"}, strings.Fields(lines[1])[1:])
+		lines := strings.Split(s.ok("usage", "-key", id), "\n")
+		require.Equal(t, []string{sender, id, "admitted", "3"}, strings.Fields(lines[1])[1:])
 		var listed []map[string]any
 		require.NoError(t, json.Unmarshal([]byte(s.ok("key", "list", "-json")), &listed))
 		require.NotNil(t, listed[0]["last_used_at"])
@@ -187,6 +225,8 @@ func TestPeppers(t *testing.T) {
 		require.ErrorIs(t, s.validate(pair), senderauth.ErrInvalidKey)
 		s.env["SENDERAUTH_PEPPERS"] = "secret!"
 		require.Equal(t, result{2, "", "senderkeys: SENDERAUTH_PEPPERS: pepper 0: invalid: not base64\n"}, s.with("", "key", "list"))
+		s.env["SENDERAUTH_PEPPERS"] = "c2hvcnQ="
+		require.Equal(t, result{2, "", "senderkeys: SENDERAUTH_PEPPERS[0]: invalid: 5 bytes, fewer than 16\n"}, s.with("", "key", "list"))
 	})
 }
 
@@ -205,10 +245,12 @@ func TestWrongUse(t *testing.T) {
 			{"key bogus", 2, `unknown command "bogus" for "senderkeys key"`},
 			{"sender limit " + sender + " -limit default=0/1m", 2, `limit "0/1m": invalid: Requests is 0, not in 1..1000000000`},
 			{"sender limit " + sender + " -limit default=5/0s", 2, `limit "5/0s": invalid: Per is 0s, below a microsecond`},
+			{"sender create -limit b=0/1m -limit a=5/0s", 2, `limit "5/0s": invalid: Per is 0s, below a microsecond` + "\n" + `limit "0/1m": invalid: Requests is 0, not in 1..1000000000`},
 			{"sender bogus", 2, `unknown command "bogus" for "senderkeys sender"`},
 			{"key list -bogus", 2, `unknown flag: --bogus`},
 			{"key issue", 2, `required flag(s) "sender" not set`},
-			{"key show", 2, `accepts 1 arg(s), received 0`},
+			{"key show", 2, `senderkeys key show takes one KEYID, not 0 arguments`},
+			{"sender limit a b", 2, `senderkeys sender limit takes one SENDER, not 2 arguments`},
 			{"key show key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},
 			{"key revoke -yes key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},
 			{"key disable " + nobody, 2, `key ID: invalid: not key_ and 16 characters`},
@@ -219,15 +261,29 @@ func TestWrongUse(t *testing.T) {
 			{"sender create -limit default=many", 2, `limit "many": invalid: want REQUESTS/PER[:BURST], such as 200/1m:50, or unlimited, or blocked`},
 			{"sender create -limit a=1/s -limit a=2/s", 2, `-limit "a=2/s": invalid: want NAME=VALUE, each name once`},
 			{"key issue -sender " + nobody, 3, `sender ` + nobody + `: not found`},
-			{"key issue -sender " + sender + " -expires soon", 2, `-expires "soon": invalid: want a duration such as 90d or 12h, or an RFC 3339 time`},
+			{"key issue -sender " + sender + " -expires soon", 2, `-expires "soon": invalid: want a duration such as 90d or 12h, a date such as 2027-01-31, or an RFC 3339 time`},
 			{"key issue -sender " + sender + " -expires 2001-09-09T01:46:40Z", 2, `new key: invalid: the expiry 2001-09-09T01:46:40Z is in the past`},
+			{"key issue -sender " + sender + " -expires 2001-09-09", 2, `new key: invalid: the expiry 2001-09-09T00:00:00Z is in the past`},
+			{"key issue -sender " + sender + " -expires 2027-02-30", 2, `-expires "2027-02-30": invalid: want a duration such as 90d or 12h, a date such as 2027-01-31, or an RFC 3339 time`},
+			{"key rotate key_aaaaaaaaaaaaaaaa -grace soon", 2, `-grace "soon": invalid: want a duration such as 90d or 12h`},
 			{"key issue -sender " + sender + " -env moon", 2, `new key: invalid: environment "moon" is not one of development, staging and production`},
 			{"key issue -sender " + sender + " -format hex", 2, `new key: invalid: format "hex" is not one of uuid and prefixed`},
 			{"key rotate key_aaaaaaaaaaaaaaaa -grace -1h", 2, `rotate: invalid: the grace -1h0m0s is below 0`},
+			{"key list -sender " + nobody, 3, `sender ` + nobody + `: not found`},
+			{"key list -json -sender " + nobody, 3, `sender ` + nobody + `: not found`},
+			{"usage -sender " + nobody, 3, `sender ` + nobody + `: not found`},
+			{"usage -key key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},
+			{"audit -sender " + nobody, 3, `sender ` + nobody + `: not found`},
+			{"audit -key key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},
+			{"key issue -format prefixed -prefix a_b -sender " + sender, 2, `-prefix "a_b": invalid: not 1 to 32 ASCII letters and digits`},
+			{"completion tcsh", 2, `unknown command "tcsh" for "senderkeys completion"`},
+			{"completion bash zsh", 2, `unknown command "zsh" for "senderkeys completion bash"`},
+			{"help bogus", 2, `unknown command "bogus" for "senderkeys"`},
+			{"help key bogus", 2, `unknown command "bogus" for "senderkeys key"`},
 			{"audit -sender me", 2, `sender "me": invalid: not a UUID of 36 characters, or the nil or max UUID`},
 			{"audit -key " + nobody, 2, `key ID: invalid: not key_ and 16 characters`},
-			{"usage -since -7d", 2, `-since "-7d": invalid: it is below 0`},
-			{"usage -since yesterday", 2, `-since "yesterday": invalid: want a duration such as 90d or 12h`},
+			{"usage -since -7d", 2, `-since "-7d": invalid: it is in the future`},
+			{"usage -since yesterday", 2, `-since "yesterday": invalid: want a duration such as 90d or 12h, a date such as 2027-01-31, or an RFC 3339 time`},
 		} {
 			require.Equal(t, result{c.code, "", "senderkeys: " + c.err + "\n"}, s.with("", strings.Fields(c.args)...), c.args)
 		}
@@ -247,7 +303,7 @@ func TestDatabase(t *testing.T) {
 		require.ErrorIs(t, err, os.ErrNotExist, "a mistyped path does not become a file")
 		for source, want := range map[string]result{
 			"":                         {2, "", "no database: give -db, or set SENDERAUTH_DB, to a PostgreSQL URL or the path of a SQLite file"},
-			"mysql://u:hunter2@db/app": {1, "", `a database of scheme "mysql" is neither a PostgreSQL URL nor the path of a SQLite file`},
+			"mysql://u:hunter2@db/app": {2, "", `the database: invalid: the scheme "mysql" is not postgres, postgresql or file`},
 			"host=db password=hunter2": {2, "", "the database: invalid: write PostgreSQL settings as postgres://USER:PASSWORD@HOST/DATABASE, and the path of a SQLite file that looks like them as file:PATH"},
 			"postgres://u:hunter2":     {2, "", "the PostgreSQL URL: invalid: invalid port: is the password percent-encoded?"},
 		} {

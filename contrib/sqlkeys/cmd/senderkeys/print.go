@@ -6,6 +6,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -64,9 +65,9 @@ func keyJSON(k sqlkeys.Key) any {
 
 const keyHeader = "KEY\tSENDER\tSTATE\tNAME\tENVIRONMENT\tCREATED\tEXPIRES\tLAST USED"
 
-func keyRow(k sqlkeys.Key) string {
-	return strings.Join([]string{k.ID, k.SenderID, string(k.State), k.Name, string(k.Environment),
-		when(k.CreatedAt), when(k.ExpiresAt), when(k.LastUsedAt)}, "\t")
+func keyRow(k sqlkeys.Key) []string {
+	return []string{k.ID, k.SenderID, string(k.State), k.Name, string(k.Environment),
+		when(k.CreatedAt), when(k.ExpiresAt), when(k.LastUsedAt)}
 }
 
 func senderState(s sqlkeys.Sender) string {
@@ -119,36 +120,36 @@ func (a *app) printJSON(v any) error {
 	return e.Encode(v)
 }
 
-// printIssued prints the secret, which cannot be shown again.
-func (a *app) printIssued(i sqlkeys.Issued) error {
-	if a.json {
-		k := keyJSON(i.Key).(jsonKey)
-		k.APIKey = i.Credentials.APIKey
-		return a.printJSON(k)
-	}
-	until := "does not expire"
-	if !i.Key.ExpiresAt.IsZero() {
-		until = "expires " + when(i.Key.ExpiresAt)
-	}
-	fmt.Fprintf(a.err, "%s (%s, %s). The key is not shown again.\n", i.Key.ID, i.Key.Environment, until)
-	_, err := fmt.Fprintf(a.out, "SENT_SENDER_ID=%s\nSENT_API_KEY=%s\n", i.Credentials.SenderID, i.Credentials.APIKey)
-	return err
-}
-
 func (a *app) printKey(k sqlkeys.Key) error {
 	if a.json {
 		return a.printJSON(keyJSON(k))
 	}
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	for _, row := range [][2]string{
+	return a.printFields([][2]string{
 		{"key", k.ID}, {"sender", k.SenderID}, {"state", string(k.State)}, {"name", k.Name},
 		{"environment", string(k.Environment)}, {"format", string(k.Format)}, {"created", when(k.CreatedAt)},
 		{"not before", when(k.NotBefore)}, {"expires", when(k.ExpiresAt)}, {"last used", when(k.LastUsedAt)},
 		{"grace until", when(k.GraceUntil)}, {"replaced by", k.ReplacedBy}, {"disabled", when(k.DisabledAt)},
 		{"revoked", when(k.RevokedAt)}, {"metadata", pairsText(k.Metadata)},
-	} {
-		if row[1] != "" && row[1] != "-" {
-			fmt.Fprintf(w, "%s\t%s\n", row[0], printable(row[1]))
+	})
+}
+
+func (a *app) printSender(x sqlkeys.Sender) error {
+	if a.json {
+		return a.printJSON(senderJSON(x))
+	}
+	return a.printFields([][2]string{
+		{"sender", x.ID}, {"state", senderState(x)}, {"limits", limitsText(x.Limits)}, {"created", when(x.CreatedAt)},
+		{"disabled", when(x.DisabledAt)}, {"metadata", pairsText(x.Metadata)},
+	})
+}
+
+// printFields prints names and values, one pair a line. It leaves out values
+// that do not apply.
+func (a *app) printFields(fields [][2]string) error {
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	for _, f := range fields {
+		if f[1] != "" && f[1] != "-" {
+			fmt.Fprintf(w, "%s\t%s\n", f[0], printable(f[1]))
 		}
 	}
 	return w.Flush()
@@ -157,7 +158,7 @@ func (a *app) printKey(k sqlkeys.Key) error {
 // A listing is how a list of values is printed.
 type listing[T any] struct {
 	header string // with tabs between the columns
-	row    func(T) string
+	row    func(T) []string
 	json   func(T) any
 }
 
@@ -174,7 +175,11 @@ func printAll[T any](a *app, all iter.Seq2[T, error], l listing[T]) error {
 			values = append(values, l.json(v))
 			continue
 		}
-		fmt.Fprintln(w, printable(l.row(v)))
+		row := l.row(v)
+		for i, cell := range row {
+			row[i] = printable(cell)
+		}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	if a.json {
 		return a.printJSON(values)
@@ -182,14 +187,19 @@ func printAll[T any](a *app, all iter.Seq2[T, error], l listing[T]) error {
 	return w.Flush()
 }
 
-// printable replaces control characters, which could steer a terminal.
+// printable escapes what does not print, as Go does: control characters, which
+// could steer a terminal, tabs, which would shift the columns, and marks that
+// change the direction of text, which would reorder them.
 func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\t' && (r < ' ' || r >= 0x7f && r < 0xa0) {
-			return '?'
+	var b strings.Builder
+	for _, r := range s {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+			continue
 		}
-		return r
-	}, s)
+		b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+	}
+	return b.String()
 }
 
 func when(t time.Time) string {

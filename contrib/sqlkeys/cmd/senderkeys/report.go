@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,18 +17,14 @@ func (a *app) usage() *cobra.Command {
 		Short: "Show requests by key, hour and outcome",
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
-			span, err := parseSpan("since", since)
-			if err != nil {
+			var err error
+			if f.Since, err = parsePast("since", since); err != nil {
 				return err
 			}
-			if span < 0 {
-				return fmt.Errorf("-since %q: %w: it is below 0", since, sqlkeys.ErrInvalid)
-			}
-			f.Since = time.Now().Add(-span)
-			return printAll(a, s.Usage(ctx, f), listing[sqlkeys.Usage]{
+			return printAll(a, orMissing(s.Usage(ctx, f), named(ctx, s, f.SenderID, f.KeyID)), listing[sqlkeys.Usage]{
 				header: "HOUR\tSENDER\tKEY\tOUTCOME\tREQUESTS",
-				row: func(u sqlkeys.Usage) string {
-					return strings.Join([]string{when(u.Hour), u.SenderID, u.KeyID, string(u.Outcome), strconv.FormatInt(u.Requests, 10)}, "\t")
+				row: func(u sqlkeys.Usage) []string {
+					return []string{when(u.Hour), u.SenderID, u.KeyID, string(u.Outcome), strconv.FormatInt(u.Requests, 10)}
 				},
 				json: usageJSON,
 			})
@@ -39,7 +32,7 @@ func (a *app) usage() *cobra.Command {
 	}
 	usage.Flags().StringVar(&f.SenderID, "sender", "", "UUID of a sender")
 	usage.Flags().StringVar(&f.KeyID, "key", "", "ID of a key")
-	usage.Flags().StringVar(&since, "since", "7d", "how far back")
+	usage.Flags().StringVar(&since, "since", "7d", "how far back, or a date or an RFC 3339 time")
 	return usage
 }
 
@@ -50,10 +43,10 @@ func (a *app) audit() *cobra.Command {
 		Short: "Show who changed what, and when",
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
-			return printAll(a, s.Audit(ctx, f), listing[sqlkeys.AuditEntry]{
+			return printAll(a, orMissing(s.Audit(ctx, f), named(ctx, s, f.SenderID, f.KeyID)), listing[sqlkeys.AuditEntry]{
 				header: "AT\tACTOR\tACTION\tSENDER\tKEY\tDETAIL",
-				row: func(e sqlkeys.AuditEntry) string {
-					return strings.Join([]string{when(e.At), e.Actor, e.Action, e.SenderID, e.KeyID, pairsText(e.Detail)}, "\t")
+				row: func(e sqlkeys.AuditEntry) []string {
+					return []string{when(e.At), e.Actor, e.Action, e.SenderID, e.KeyID, pairsText(e.Detail)}
 				},
 				json: auditJSON,
 			})

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,15 +12,28 @@ import (
 const limitUsage = "NAME=REQUESTS/PER[:BURST], NAME=unlimited or NAME=blocked; may be repeated"
 
 func (a *app) sender() *cobra.Command {
-	sender := group("sender", "Create, limit, disable, enable and list senders")
+	sender := group("sender", "Create, limit, disable, enable, list and show senders")
 	sender.AddCommand(a.senderCreate(), a.senderLimit(), a.senderList(),
-		a.change("disable SENDER", "Refuse every request of a sender", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		a.one("show SENDER", "Show all that is known of a sender", a.showSender),
+		a.changeSender("disable SENDER", "Refuse every request of a sender", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.DisableSender(ctx, id)
 		}),
-		a.change("enable SENDER", "Accept a sender's keys again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		a.changeSender("enable SENDER", "Accept a sender's keys again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.EnableSender(ctx, id)
 		}))
 	return sender
+}
+
+func (a *app) changeSender(use, short string, f change) *cobra.Command {
+	return a.one(use, short, a.then(a.showSender, f))
+}
+
+func (a *app) showSender(ctx context.Context, s *sqlkeys.Store, id string) error {
+	x, err := s.Sender(ctx, id)
+	if err != nil {
+		return err
+	}
+	return a.printSender(x)
 }
 
 func (a *app) senderCreate() *cobra.Command {
@@ -46,8 +58,8 @@ func (a *app) senderCreate() *cobra.Command {
 			if a.json {
 				return a.printJSON(senderJSON(created))
 			}
-			fmt.Fprintln(a.out, created.ID)
-			return nil
+			_, err = fmt.Fprintln(a.out, created.ID)
+			return err
 		}),
 	}
 	create.Flags().StringVar(&n.ID, "id", "", "UUID of the sender (default a random one)")
@@ -58,7 +70,7 @@ func (a *app) senderCreate() *cobra.Command {
 
 func (a *app) senderLimit() *cobra.Command {
 	var plan []string
-	limit := a.change("limit SENDER", "Replace the limits of a sender; without -limit it has none of its own", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+	limit := a.changeSender("limit SENDER", "Replace the limits of a sender; without -limit it has none of its own", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 		limits, err := parseLimits(plan)
 		if err != nil {
 			return err
@@ -77,8 +89,8 @@ func (a *app) senderList() *cobra.Command {
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
 			return printAll(a, s.Senders(ctx), listing[sqlkeys.Sender]{
 				header: "SENDER\tSTATE\tLIMITS\tCREATED",
-				row: func(x sqlkeys.Sender) string {
-					return strings.Join([]string{x.ID, senderState(x), limitsText(x.Limits), when(x.CreatedAt)}, "\t")
+				row: func(x sqlkeys.Sender) []string {
+					return []string{x.ID, senderState(x), limitsText(x.Limits), when(x.CreatedAt)}
 				},
 				json: senderJSON,
 			})

@@ -44,7 +44,10 @@ func (a *app) migrate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.close()
+			if err := s.close(); err != nil || !a.json {
+				return err
+			}
+			return a.printJSON(map[string]bool{"migrated": true})
 		},
 	}
 }
@@ -84,14 +87,30 @@ func (a *app) open(ctx context.Context, cfg sqlkeys.Config) (session, error) {
 	return session{store, ctx, db}, nil
 }
 
-// change returns a command that works on one sender or key.
-func (a *app) change(use, short string, f func(context.Context, *sqlkeys.Store, string) error) *cobra.Command {
+// one returns a command that works on one sender or key.
+func (a *app) one(use, short string, f change) *cobra.Command {
 	return &cobra.Command{
 		Use:   use,
 		Short: short,
-		Args:  cobra.ExactArgs(1),
+		Args:  oneArg,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, args []string) error {
 			return f(ctx, s, args[0])
 		}),
+	}
+}
+
+type change func(ctx context.Context, s *sqlkeys.Store, id string) error
+
+// then returns a change that is followed by show if JSON is wanted. Otherwise a
+// change prints nothing, and never depends on reading the rest of its row.
+func (a *app) then(show, f change) change {
+	return func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		if err := f(ctx, s, id); err != nil || !a.json {
+			return err
+		}
+		if err := show(ctx, s, id); err != nil {
+			return fmt.Errorf("the change is made, but cannot be shown: %w", err)
+		}
+		return nil
 	}
 }

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// examples holds the arguments that the help of each command shows.
+var examples = map[string][]string{
+	"migrate":        {"migrate -db keys.db", "migrate -db postgres://app@db/app"},
+	"sender create":  {"sender create -limit default=200/1m:50 -limit messages=60/1m"},
+	"sender limit":   {"sender limit SENDER -limit default=2000/1m:500", "sender limit SENDER -limit messages=blocked"},
+	"sender disable": {"sender disable SENDER"},
+	"sender enable":  {"sender enable SENDER"},
+	"sender show":    {"sender show SENDER"},
+	"sender list":    {"sender list -json"},
+	"key issue":      {"key issue -sender SENDER -name web -expires 90d -out .env", "key issue -sender SENDER -format prefixed -prefix acme"},
+	"key rotate":     {"key rotate KEYID -grace 24h -out next.env", "key rotate KEYID -grace 0s -format prefixed"},
+	"key disable":    {"key disable KEYID"},
+	"key enable":     {"key enable KEYID"},
+	"key show":       {"key show KEYID -json"},
+	"key revoke":     {"key revoke KEYID", "key revoke KEYID -yes"},
+	"key list":       {"key list -sender SENDER"},
+	"usage":          {"usage -sender SENDER -since 30d", "usage -key KEYID -since 2026-01-31 -json"},
+	"audit":          {"audit -key KEYID"},
+}
+
+func addExamples(root *cobra.Command) {
+	for path, lines := range examples {
+		cmd, _, err := root.Find(strings.Fields(path))
+		if err != nil {
+			panic(err) // the table names a command that does not exist
+		}
+		cmd.Example = "  senderkeys " + strings.Join(lines, "\n  senderkeys ")
+	}
+}
