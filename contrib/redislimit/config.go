@@ -34,13 +34,14 @@ type Config struct {
 
 	// Timeout is how long a decision waits for Redis, or up to a tenth less. In lease
 	// mode a decision may first wait for a call in flight for the same sender, and
-	// then for its own. Zero means 50 milliseconds.
+	// then for its own. It need not cover the opening of a connection, which the
+	// limiter does in the background. Zero means 50 milliseconds.
 	Timeout time.Duration
 	// Failures is the number of failed calls in a row after which the limiter
 	// stops calling Redis. Zero means 5.
 	Failures int
-	// ProbeEvery is how often the limiter then probes Redis, until it can write
-	// again. Zero means 250 milliseconds.
+	// ProbeEvery is how often the limiter then probes Redis, until that runs a
+	// script within Timeout. Zero means 250 milliseconds.
 	ProbeEvery time.Duration
 	// FailClosed makes Take return ErrUnavailable if Redis cannot decide,
 	// instead of deciding locally. The guard's own FailClosed then answers 503.

@@ -20,6 +20,20 @@ import (
 // relay forwards connections to a server. answer gets each piece that the server sends: it
 // may delay or change the piece, or return nil to cut the connection.
 func relay(t *testing.T, to string, answer func(piece []byte) []byte) (addr string) {
+	return relayBoth(t, to, func(piece []byte) []byte { return piece }, answer)
+}
+
+// distant forwards connections to a server that is half a round trip away.
+func distant(t *testing.T, to string, half *atomic.Int64) (addr string) {
+	delay := func(piece []byte) []byte {
+		<-time.After(time.Duration(half.Load()))
+		return piece
+	}
+	return relayBoth(t, to, delay, delay)
+}
+
+// relayBoth is relay with a function for what the client sends, too.
+func relayBoth(t *testing.T, to string, ask, answer func(piece []byte) []byte) (addr string) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { ln.Close() })
@@ -52,7 +66,7 @@ func relay(t *testing.T, to string, answer func(piece []byte) []byte) (addr stri
 				in.Close()
 				continue
 			}
-			go pass(in, out, func(piece []byte) []byte { return piece })
+			go pass(in, out, ask)
 			go pass(out, in, answer)
 		}
 	}()

@@ -35,10 +35,15 @@ type once struct{ *redis.IntSliceCmd }
 
 func (once) NoRetry() bool { return true }
 
+// A transport sends a command and waits until it has its reply or an error.
+type transport interface {
+	send(ctx context.Context, cmd redis.Cmder) error
+}
+
 // run runs a script in one round trip. It retries once if Redis did not know the script or
 // did not run it. If again is set, it also retries after a broken connection, when the
 // script may have run.
-func (p *script) run(ctx context.Context, n *line, keys, args []string, again bool) ([]int64, error) {
+func (p *script) run(ctx context.Context, to transport, keys, args []string, again bool) ([]int64, error) {
 	words := make([]any, 3, 3+len(keys)+len(args))
 	words[0], words[1], words[2] = "evalsha", p.sha, len(keys)
 	for _, k := range keys {
@@ -47,7 +52,7 @@ func (p *script) run(ctx context.Context, n *line, keys, args []string, again bo
 	for _, a := range args {
 		words = append(words, a)
 	}
-	reply, err := n.ints(ctx, words)
+	reply, err := ints(ctx, to, words)
 	switch {
 	case err == nil:
 		return reply, nil
@@ -57,14 +62,14 @@ func (p *script) run(ctx context.Context, n *line, keys, args []string, again bo
 	default:
 		return nil, err
 	}
-	return n.ints(ctx, words)
+	return ints(ctx, to, words)
 }
 
 // ints sends a command whose reply is a list of numbers. Its first key is the fourth word.
-func (n *line) ints(ctx context.Context, words []any) ([]int64, error) {
+func ints(ctx context.Context, to transport, words []any) ([]int64, error) {
 	cmd := once{redis.NewIntSliceCmd(ctx, words...)}
 	cmd.SetFirstKeyPos(3)
-	if err := n.send(ctx, cmd); err != nil {
+	if err := to.send(ctx, cmd); err != nil {
 		return nil, err
 	}
 	return cmd.Val(), nil
