@@ -1,7 +1,9 @@
 package redislimit_test
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -73,5 +75,40 @@ func TestReconnectsToADistantRedis(t *testing.T) {
 				wantShared(t, l)
 			})
 		}
+	})
+}
+
+// If the user of Redis may not run scripts, the limiter decides locally and reports why
+// once. After the user gets the right, the limiter uses Redis.
+func TestMissingRightIsReportedOnce(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		s := startServer(t, "redis-server")
+		admin := s.client()
+		defer admin.Close()
+		require.NoError(t, admin.Do(ctx, "acl", "setuser", "limiter", "on", ">secret", "~*", "+@all", "-@scripting").Err())
+		c := redis.NewClient(&redis.Options{Addr: s.Addr(), Username: "limiter", Password: "secret", ContextTimeoutEnabled: true})
+		defer c.Close()
+		var m modes
+		var why atomic.Value
+		l := open(t, c, redislimit.Config{Lease: lease, Instances: 2, ProbeEvery: 5 * time.Millisecond, Timeout: time.Second, OnMode: func(mode redislimit.Mode, err error) {
+			m.add(mode, err)
+			if err != nil {
+				why.Store(err.Error())
+			}
+		}})
+		d := startLoad(l, 4, charge("x", hourly(10), 0))
+		eventually(t, func() error { // several probes, all of which Redis rejects
+			if info := admin.Info(ctx, "errorstats").Val(); !regexp.MustCompile(`NOPERM:count=\d{3}`).MatchString(info) {
+				return errors.New(info)
+			}
+			return nil
+		})
+		d.stop()
+		require.NoError(t, m.are(redislimit.Fallback))
+		require.Contains(t, why.Load(), "NOPERM")
+
+		require.NoError(t, admin.Do(ctx, "acl", "setuser", "limiter", "+@scripting").Err())
+		eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
+		wantShared(t, l)
 	})
 }
