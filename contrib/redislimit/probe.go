@@ -16,29 +16,41 @@ import (
 // go-redis drops a connection whose handshake timed out. The functions of this file open
 // connections and load scripts with a timeout of their own.
 
-// probe reports whether Redis decides in time. It first opens what connections are missing.
+// probe reports why Redis does not decide in time, or nil. It first opens the connections
+// that are missing.
 func (l *Limiter) probe(sender string) error {
-	l.connect(sender)
+	if err := l.connect(sender); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
 	defer cancel()
 	return l.tryTake(ctx, sender)
 }
 
-// connect opens as many connections as a line uses, and loads the scripts. It does so with
-// that many calls at once, because each takes an idle connection or opens one.
-func (l *Limiter) connect(sender string) {
-	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout(l.timeout))
-	defer cancel()
+// connect opens as many connections as a line uses, and loads the scripts. One call comes
+// first, because a Redis that is down needs no more. Then come as many at once as a line has
+// in flight, because each takes an idle connection or opens one.
+func (l *Limiter) connect(sender string) error {
+	if err := l.try(sender); err != nil {
+		return err
+	}
 	var calls sync.WaitGroup
 	for range maxInFlight {
-		calls.Go(func() {
-			// An error here shows in the next decision or probe as well.
-			if l.tryTake(ctx, sender) == nil && l.leases != nil {
-				_ = l.tryLease(ctx, sender)
-			}
-		})
+		calls.Go(func() { _ = l.try(sender) }) // a pool may be smaller
 	}
 	calls.Wait()
+	return nil
+}
+
+// try runs the scripts that decisions use, and leaves time to open a connection and to load
+// them.
+func (l *Limiter) try(sender string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout(l.timeout))
+	defer cancel()
+	if err := l.tryTake(ctx, sender); err != nil || l.leases == nil {
+		return err
+	}
+	return l.tryLease(ctx, sender)
 }
 
 // connectTimeout returns how long opening a connection may take: ten round trips that each

@@ -159,7 +159,7 @@ func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Cont
 		return reply, err
 	}
 	if timedOut(err) {
-		part.reconnect(func() { l.connect(sender) })
+		part.reconnect(func() { _ = l.connect(sender) }) // the next call meets the same error
 	}
 	part.failed(err, func() error { return l.probe(sender) })
 	return nil, err
