@@ -165,6 +165,40 @@ func TestRetries(t *testing.T) {
 	})
 }
 
+// While a slot of a Cluster moves, the masters may redirect a command to each other for a
+// while, and its new master may not know the script. Redis decides nevertheless.
+func TestRedirectionsAreFollowed(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		s := startServer(t, "redis-server")
+		answers := make(chan string, 10) // still to replace the server's
+		c := redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, Addr: relay(t, s.Addr(), func(piece []byte) []byte {
+			if !isNumbers(piece) {
+				return piece
+			}
+			select {
+			case e := <-answers:
+				return []byte("-" + e + "\r\n")
+			default:
+				return piece
+			}
+		})})
+		defer c.Close()
+		l := open(t, c, redislimit.Config{Lease: lease, FailClosed: true, Timeout: 10 * time.Second, Failures: 1})
+		take(t, l, "a", charge("x", hourly(10), 0))
+		const moved, ask = "MOVED 1 127.0.0.1:1", "ASK 1 127.0.0.1:1"
+		for _, all := range [][]string{
+			{moved, moved, ask, moved, ask},
+			{"TRYAGAIN Multiple keys request during rehashing of slot", moved, "NOSCRIPT No matching script. Please use EVAL."},
+		} {
+			for _, e := range all {
+				answers <- e
+			}
+			take(t, l, "b", charge("x", hourly(10), 0))
+			require.Empty(t, answers)
+		}
+	})
+}
+
 // Lost replies cost tokens and never create any.
 func TestLostReplies(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
