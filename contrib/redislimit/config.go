@@ -52,7 +52,9 @@ type Config struct {
 	OnMode func(m Mode, err error)
 
 	// Prefix starts each key in Redis: {Prefix:v1:sender}:name. The empty
-	// string means "senderauth".
+	// string means "senderauth". Services that share a Redis must each have
+	// their own. With the same prefix, limits of the same name are one bucket
+	// for each sender ID, so the services spend each other's quota.
 	Prefix string
 }
 
