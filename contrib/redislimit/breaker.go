@@ -1,7 +1,6 @@
 package redislimit
 
 import (
-	"context"
 	"sync/atomic"
 	"time"
 )
@@ -62,14 +61,6 @@ func (b *breaker) recover(probe func() error) {
 			return
 		}
 	}
-}
-
-// probe writes, because a read would succeed on a replica and on a Redis that is
-// out of memory.
-func (l *Limiter) probe(sender string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
-	defer cancel()
-	return l.client.Set(ctx, l.probeKey(sender), 1, time.Second).Err()
 }
 
 // change counts the parts whose breaker is open. The mode changes with the first

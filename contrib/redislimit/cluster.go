@@ -1,5 +1,7 @@
 package redislimit
 
+import "sync/atomic"
+
 // A Cluster can fail in parts: the slots of a dead master are down until its replica is
 // promoted. Each part of 256 slots has its own line and breaker.
 const clusterParts = 64
@@ -7,6 +9,18 @@ const clusterParts = 64
 type part struct {
 	line
 	breaker
+	connecting atomic.Bool // at most one goroutine opens connections
+}
+
+// reconnect opens connections in the background.
+func (p *part) reconnect(connect func()) {
+	if p.connecting.Swap(true) {
+		return
+	}
+	p.spawn(func() {
+		defer p.connecting.Store(false)
+		connect()
+	})
 }
 
 func (l *Limiter) part(sender string) *part {

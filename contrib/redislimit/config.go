@@ -34,13 +34,14 @@ type Config struct {
 
 	// Timeout is how long a decision waits for Redis, or up to a tenth less. In lease
 	// mode a decision may first wait for a call in flight for the same sender, and
-	// then for its own. Zero means 50 milliseconds.
+	// then for its own. It need not cover the opening of a connection, which the
+	// limiter does in the background. Zero means 50 milliseconds.
 	Timeout time.Duration
 	// Failures is the number of failed calls in a row after which the limiter
 	// stops calling Redis. Zero means 5.
 	Failures int
-	// ProbeEvery is how often the limiter then probes Redis, until it can write
-	// again. Zero means 250 milliseconds.
+	// ProbeEvery is how often the limiter then probes Redis, until that runs a
+	// script within Timeout. Zero means 250 milliseconds.
 	ProbeEvery time.Duration
 	// FailClosed makes Take return ErrUnavailable if Redis cannot decide,
 	// instead of deciding locally. The guard's own FailClosed then answers 503.
@@ -51,7 +52,9 @@ type Config struct {
 	OnMode func(m Mode, err error)
 
 	// Prefix starts each key in Redis: {Prefix:v1:sender}:name. The empty
-	// string means "senderauth".
+	// string means "senderauth". Services that share a Redis must each have
+	// their own. With the same prefix, limits of the same name are one bucket
+	// for each sender ID, so the services spend each other's quota.
 	Prefix string
 }
 

@@ -23,6 +23,11 @@ func notDone(err error) bool {
 	return false
 }
 
+// redirected reports an error of a server that does not hold the slot of the key.
+func redirected(err error) bool {
+	return redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
+}
+
 // broken reports a connection that ended.
 func broken(err error) bool {
 	var op *net.OpError

@@ -3,7 +3,6 @@ package redislimit_test
 import (
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -118,28 +117,9 @@ func TestCluster(t *testing.T) {
 		require.Equal(t, 9, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
 
 		// A slot moves to another master, and the client follows MOVED.
-		tag := prefix(t) + ":v1:" + sender(0)
-		slot := c.ClusterKeySlot(ctx, "{"+tag+"}").Val()
-		var from, to *redis.Client
-		for i, n := range nodes {
-			nc := n.client()
-			defer nc.Close()
-			if slot >= int64(i*16384/3) && slot < int64((i+1)*16384/3) {
-				from = nc
-			} else {
-				to = nc
-			}
-		}
-		toID, fromID := to.Do(ctx, "cluster", "myid").Val(), from.Do(ctx, "cluster", "myid").Val()
-		require.NoError(t, to.Do(ctx, "cluster", "setslot", slot, "importing", fromID).Err())
-		require.NoError(t, from.Do(ctx, "cluster", "setslot", slot, "migrating", toID).Err())
-		_, port, err := net.SplitHostPort(to.Options().Addr)
-		require.NoError(t, err)
-		for _, key := range from.ClusterGetKeysInSlot(ctx, int(slot), 100).Val() {
-			require.NoError(t, from.Migrate(ctx, "127.0.0.1", port, key, 0, time.Second).Err())
-		}
-		require.NoError(t, to.Do(ctx, "cluster", "setslot", slot, "node", toID).Err())
-		require.NoError(t, from.Do(ctx, "cluster", "setslot", slot, "node", toID).Err())
+		slot := int(c.ClusterKeySlot(ctx, "{"+prefix(t)+":v1:"+sender(0)+"}").Val())
+		from := firstMaster(slot)
+		moveSlot(t, slot, nodes[from], nodes[(from+1)%len(nodes)])
 		require.Equal(t, 8, take(t, l, sender(0), charge("x", hourly(10), 1))[0].Remaining)
 		require.NoError(t, m.are())
 
@@ -165,4 +145,45 @@ func TestCluster(t *testing.T) {
 		eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
 		require.Equal(t, 100, take(t, l, sender(1), charge("z", hourly(100), 0))[0].Remaining)
 	})
+}
+
+// A slot of a Cluster that moves under load is no outage: no decision is made locally.
+func TestMovingSlotIsNoOutage(t *testing.T) {
+	c, nodes := startCluster(t)
+	var m modes
+	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, Timeout: time.Second})
+	slot := int(c.ClusterKeySlot(ctx, "{"+prefix(t)+":v1:a}").Val())
+	at := firstMaster(slot)
+	const burst = 1_000_000
+	d := startLoad(l, 48, charge("x", hourly(burst), 1), charge("y", hourly(burst), 1))
+	for range 10 {
+		to := (at + 1) % len(nodes)
+		moveSlot(t, slot, nodes[at], nodes[to])
+		at = to
+		<-time.After(300 * time.Millisecond)
+	}
+	d.stop()
+	require.NoError(t, m.are())
+	require.Zero(t, d.failed.Load())
+	left := take(t, l, "a", charge("x", hourly(burst), 0))[0].Remaining
+	require.InDelta(t, burst-d.admitted.Load(), left, 20, "single calls may fall back or lose their reply")
+}
+
+// firstMaster returns which master of startCluster had a slot at first.
+func firstMaster(slot int) int { return (slot*3 + 2) / 16384 }
+
+// moveSlot moves a slot of a Cluster, and the keys in it, to another master.
+func moveSlot(t *testing.T, slot int, from, to *server) {
+	t.Helper()
+	source, target := from.client(), to.client()
+	defer source.Close()
+	defer target.Close()
+	sourceID, targetID := source.Do(ctx, "cluster", "myid").Val(), target.Do(ctx, "cluster", "myid").Val()
+	require.NoError(t, target.Do(ctx, "cluster", "setslot", slot, "importing", sourceID).Err())
+	require.NoError(t, source.Do(ctx, "cluster", "setslot", slot, "migrating", targetID).Err())
+	for _, key := range source.ClusterGetKeysInSlot(ctx, slot, 100).Val() {
+		require.NoError(t, source.Migrate(ctx, "127.0.0.1", fmt.Sprint(to.Port()), key, 0, time.Second).Err())
+	}
+	require.NoError(t, target.Do(ctx, "cluster", "setslot", slot, "node", targetID).Err())
+	require.NoError(t, source.Do(ctx, "cluster", "setslot", slot, "node", targetID).Err())
 }

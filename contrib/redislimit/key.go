@@ -12,7 +12,7 @@ func keyHead(prefix string) string { return "{" + cmp.Or(prefix, "senderauth") +
 // sender into one slot of a Cluster.
 func (l *Limiter) key(sender, name string) string { return l.head + escaped(sender) + "}:" + name }
 
-// probeKey returns the key that a probe writes. No bucket has it, because in the key of a
+// probeKey returns the key of the bucket that a probe takes from. No bucket has it, because in the key of a
 // bucket a colon follows the brace.
 func (l *Limiter) probeKey(sender string) string { return l.head + escaped(sender) + "}probe" }
 

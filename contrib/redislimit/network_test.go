@@ -20,6 +20,20 @@ import (
 // relay forwards connections to a server. answer gets each piece that the server sends: it
 // may delay or change the piece, or return nil to cut the connection.
 func relay(t *testing.T, to string, answer func(piece []byte) []byte) (addr string) {
+	return relayBoth(t, to, func(piece []byte) []byte { return piece }, answer)
+}
+
+// distant forwards connections to a server that is half a round trip away.
+func distant(t *testing.T, to string, half *atomic.Int64) (addr string) {
+	delay := func(piece []byte) []byte {
+		<-time.After(time.Duration(half.Load()))
+		return piece
+	}
+	return relayBoth(t, to, delay, delay)
+}
+
+// relayBoth is relay with a function for what the client sends, too.
+func relayBoth(t *testing.T, to string, ask, answer func(piece []byte) []byte) (addr string) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { ln.Close() })
@@ -52,7 +66,7 @@ func relay(t *testing.T, to string, answer func(piece []byte) []byte) (addr stri
 				in.Close()
 				continue
 			}
-			go pass(in, out, func(piece []byte) []byte { return piece })
+			go pass(in, out, ask)
 			go pass(out, in, answer)
 		}
 	}()
@@ -147,6 +161,40 @@ func TestRetries(t *testing.T) {
 				stats := commands(t, direct)
 				require.Equal(t, asks, stats["evalsha"]+stats["eval"], e.text)
 			}
+		}
+	})
+}
+
+// While a slot of a Cluster moves, the masters may redirect a command to each other for a
+// while, and its new master may not know the script. Redis decides nevertheless.
+func TestRedirectionsAreFollowed(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		s := startServer(t, "redis-server")
+		answers := make(chan string, 10) // still to replace the server's
+		c := redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, Addr: relay(t, s.Addr(), func(piece []byte) []byte {
+			if !isNumbers(piece) {
+				return piece
+			}
+			select {
+			case e := <-answers:
+				return []byte("-" + e + "\r\n")
+			default:
+				return piece
+			}
+		})})
+		defer c.Close()
+		l := open(t, c, redislimit.Config{Lease: lease, FailClosed: true, Timeout: 10 * time.Second, Failures: 1})
+		take(t, l, "a", charge("x", hourly(10), 0))
+		const moved, ask = "MOVED 1 127.0.0.1:1", "ASK 1 127.0.0.1:1"
+		for _, all := range [][]string{
+			{moved, moved, ask, moved, ask},
+			{"TRYAGAIN Multiple keys request during rehashing of slot", moved, "NOSCRIPT No matching script. Please use EVAL."},
+		} {
+			for _, e := range all {
+				answers <- e
+			}
+			take(t, l, "b", charge("x", hourly(10), 0))
+			require.Empty(t, answers)
 		}
 	})
 }

@@ -109,7 +109,9 @@ func (l *Limiter) spawn(f func()) bool {
 	return !l.closed
 }
 
-// Close ends the limiter's goroutines. Afterwards Take fails. Close always returns nil.
+// Close ends the limiter's goroutines. Afterwards Take fails. While Redis hangs, Close may
+// wait for an attempt to connect, which takes up to ten times Config.Timeout. Close always
+// returns nil.
 func (l *Limiter) Close() error {
 	l.mu.Lock()
 	if !l.closed {

@@ -158,6 +158,9 @@ func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Cont
 		part.succeeded()
 		return reply, err
 	}
+	if timedOut(err) {
+		part.reconnect(func() { _ = l.connect(sender) }) // the next call meets the same error
+	}
 	part.failed(err, func() error { return l.probe(sender) })
 	return nil, err
 }

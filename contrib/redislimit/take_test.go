@@ -146,6 +146,20 @@ func TestExtremeLimits(t *testing.T) {
 	})
 }
 
+// Limiters of one prefix share the buckets of a name. A prefix of its own keeps a service
+// apart.
+func TestPrefixSeparatesServices(t *testing.T) {
+	inBoth(t, func(t *testing.T, lease time.Duration) {
+		c := shared(t)
+		same := redislimit.Config{Lease: lease, Timeout: time.Second}
+		other := same
+		other.Prefix = prefix(t) + "-other"
+		require.Equal(t, 7, take(t, open(t, c, same), "a", charge("x", hourly(10), 3))[0].Remaining)
+		require.Equal(t, 6, take(t, open(t, c, same), "a", charge("x", hourly(10), 1))[0].Remaining)
+		require.Equal(t, 9, take(t, open(t, c, other), "a", charge("x", hourly(10), 1))[0].Remaining)
+	})
+}
+
 func TestRefill(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		l := open(t, shared(t), redislimit.Config{Lease: lease, Timeout: time.Second})
