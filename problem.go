@@ -67,10 +67,10 @@ func (p *Problem) Unwrap() error { return p.Err }
 // ServeHTTP first reads the body that an HTTP/1 request is still sending, up to
 // 256 KiB of it, because a client that is cut off while it sends may lose the
 // answer. It does not wait for a body that pauses for 500 ms or comes at less than
-// 4 KiB a second, and stays within ReadTimeout and half of WriteTimeout. The
-// connection is closed after the answer if the body did not end within these
-// bounds, or if w hides the connection: give the writer of an outer layer an Unwrap
-// method, as [http.ResponseController] asks.
+// 4 KiB a second. Reading takes no longer than ReadTimeout and half of WriteTimeout,
+// counted from the call. The connection is closed after the answer if the body did
+// not end within these bounds, or if w hides the connection: give the writer of an
+// outer layer an Unwrap method, as [http.ResponseController] asks.
 func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	complete := p.complete(challenge("", ""))
 	a := complete.compile()
