@@ -2,6 +2,7 @@ package redislimit_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -117,6 +118,7 @@ func commands(t testing.TB, c *redis.Client) map[string]int {
 type modes struct {
 	mu  sync.Mutex
 	all []redislimit.Mode
+	why []error // of each change to the fallback
 }
 
 func (m *modes) add(mode redislimit.Mode, err error) {
@@ -126,13 +128,16 @@ func (m *modes) add(mode redislimit.Mode, err error) {
 		mode = redislimit.Mode(fmt.Sprintf("%s with %v", mode, err))
 	}
 	m.all = append(m.all, mode)
+	if err != nil {
+		m.why = append(m.why, err)
+	}
 }
 
 func (m *modes) are(want ...redislimit.Mode) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !slices.Equal(m.all, want) {
-		return fmt.Errorf("modes: %v", m.all)
+		return fmt.Errorf("modes: %v, because of %w", m.all, errors.Join(m.why...))
 	}
 	return nil
 }
