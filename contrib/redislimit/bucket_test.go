@@ -13,7 +13,7 @@ import (
 // A key expires about a second after its bucket is full, and a full bucket has no key.
 func TestKeyExpiresSoonAfterTheRefill(t *testing.T) {
 	c := shared(t)
-	l := open(t, c, redislimit.Config{Timeout: time.Second})
+	l := open(t, c, redislimit.Config{Timeout: patient})
 	limit := senderauth.Limit{Requests: 1, Per: 10 * time.Second, Burst: 3}
 	take(t, l, "a", charge("x", limit, 2))
 	keys, err := c.Keys(ctx, "{"+prefix(t)+":*").Result()
@@ -39,7 +39,7 @@ func TestKeyExpiresSoonAfterTheRefill(t *testing.T) {
 // If the clock of Redis steps back, a bucket keeps its time and gains no tokens.
 func TestClockOfRedisStepsBack(t *testing.T) {
 	c := shared(t)
-	l := open(t, c, redislimit.Config{Timeout: time.Second})
+	l := open(t, c, redislimit.Config{Timeout: patient})
 	limit := senderauth.Limit{Requests: 1, Per: time.Second, Burst: 10}
 	take(t, l, "a", charge("x", limit, 4))
 	key := "{" + prefix(t) + ":v1:a}:x"

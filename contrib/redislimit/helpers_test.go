@@ -21,6 +21,10 @@ import (
 
 var ctx = context.Background()
 
+// patient is a Config.Timeout that no call reaches while Redis runs, however busy the machine
+// is.
+const patient = 20 * time.Second
+
 func contains(s string, all ...string) bool {
 	for _, part := range all {
 		if !strings.Contains(s, part) {
