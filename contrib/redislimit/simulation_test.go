@@ -126,6 +126,11 @@ func (s *simulation) load(key, arg string) (b modelBucket, rest []float64) {
 		b = modelBucket{level: d[2], last: clock}
 		b.scale = [4]float64{d[0], d[1], d[2], float64(math.Float32frombits(binary.LittleEndian.Uint32([]byte(arg[24:28]))))}
 	}
+	if fill := math.Ceil(b.scale[2]/b.scale[1]) * b.scale[3]; b.last > clock+fill {
+		b.last = clock
+		b.t1, b.t2 = min(b.t1, clock+math.Ceil(fill/4)), min(b.t2, clock+math.Ceil(fill/4))
+		s.buckets[key] = &b
+	}
 	if b.n1 > 0 && b.t1 <= clock {
 		b.refill(b.t1, b.cap())
 		b.n1 = 0
