@@ -103,6 +103,13 @@ local function load(key, arg)
 	return b
 end
 
+-- pay takes parts that an instance admitted while it could not reach Redis. What the bucket
+-- does not have was its refill beyond the burst.
+local function pay(b, parts)
+	b.level = math.max(b.level - parts, 0)
+	b.changed = true
+end
+
 -- save stores a changed bucket until a second after it is full again, which is after its
 -- leases lapse. A full bucket needs no key.
 local function save(key, b)

@@ -31,6 +31,9 @@ func broken(err error) bool {
 	return errors.Is(err, io.EOF) || errors.As(err, &op) && !op.Timeout() && op.Op != "dial"
 }
 
+// unsent reports an error of a call that Redis certainly did not run.
+func unsent(err error) bool { return err != nil && !broken(err) && !timedOut(err) }
+
 // misused reports an error of a healthy Redis: the key of a bucket holds
 // something else.
 func misused(err error) bool {

@@ -37,7 +37,7 @@ func TestFailover(t *testing.T) {
 		return nil
 	})
 	for range 10 {
-		take(t, l, "a", charge("x", hourly(1000), 1))
+		take(t, l, "a", charge("y", hourly(1000), 1))
 	}
 	require.NoError(t, m.are(redislimit.Fallback))
 	require.EqualValues(t, 6, calls.Load(), "3 decisions with one retry each")

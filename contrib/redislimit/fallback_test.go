@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Redis dies under load, comes back empty, and dies again. Every decision succeeds. The
-// sender gets a share of the burst during the outage and one burst from the empty Redis.
-// OnMode is called once for each change.
+// Redis dies under load, comes back empty, and dies again. Every decision succeeds. During an
+// outage the sender gets no more than was left, and from the empty Redis one burst. OnMode is
+// called once for each change.
 func TestRedisDies(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		s := startServer(t, "redis-server")
@@ -37,15 +37,14 @@ func TestRedisDies(t *testing.T) {
 		eventually(t, admitted(90))
 		require.NoError(t, m.are())
 		s.kill()
-		eventually(t, admitted(110))
 		eventually(t, func() error { return m.are(redislimit.Fallback) })
 		s.start()
 		eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
-		eventually(t, admitted(200))
+		eventually(t, admitted(150))
 		s.kill()
 		eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared, redislimit.Fallback) })
 		d.stop()
-		require.LessOrEqual(t, d.admitted.Load(), int64(225), "a lost reply costs a token, and none is gained")
+		require.LessOrEqual(t, d.admitted.Load(), int64(200), "two bursts, one of them from the empty Redis")
 		require.Zero(t, d.failed.Load())
 		require.Zero(t, d.slow.Load())
 		require.NoError(t, l.Close())
@@ -82,6 +81,8 @@ func TestRedisHangs(t *testing.T) {
 	require.Zero(t, d.slow.Load())
 	s.resume()
 	eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
+	// Redis may also have run the calls that were sent before it hung.
+	require.LessOrEqual(t, take(t, l, "a", charge("x", hourly(10), 0))[0].Remaining, 5)
 
 	// Close waits for the probe in flight.
 	s.pause()
@@ -152,7 +153,7 @@ func TestRedisIsFull(t *testing.T) {
 	require.NoError(t, m.are(redislimit.Fallback))
 	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "0").Err())
 	eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
-	require.Equal(t, 99, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining)
+	require.Equal(t, 79, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining, "20 were admitted locally")
 	require.Equal(t, 97, take(t, l, "a", charge("probe", hourly(100), 0))[0].Remaining)
 }
 
@@ -166,7 +167,7 @@ func TestStartsWithoutRedis(t *testing.T) {
 		var m modes
 		var instances atomic.Int32
 		l := open(t, c, redislimit.Config{Lease: lease, CountInstances: func() int { return int(instances.Load()) }, OnMode: m.add, Timeout: patient})
-		require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining, "0 instances are 1")
+		require.Equal(t, 9, take(t, l, "b", charge("x", hourly(10), 1))[0].Remaining, "0 instances are 1")
 		instances.Store(3)
 		b := take(t, l, "a", charge("x", hourly(10), 5), charge("y", senderauth.Unlimited(), 1), charge("z", senderauth.Blocked(), 0))
 		require.True(t, b[0].Refused)
@@ -183,7 +184,7 @@ func TestStartsWithoutRedis(t *testing.T) {
 		require.NoError(t, m.are(redislimit.Fallback))
 		s.start()
 		eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
-		require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+		require.Equal(t, 6, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining, "3 were admitted locally")
 	})
 }
 

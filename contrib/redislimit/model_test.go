@@ -62,6 +62,7 @@ func TestModelAnswersLikeTheScript(t *testing.T) {
 		lapses := []int64{0}
 		for step := range 3000 {
 			o.need, o.extra = random.IntN(4), random.IntN(20)
+			o.owed = uint64(max(random.IntN(20)-16, 0)) * o.perToken / 2
 			scale := *o.scale
 			scale.term = time.Duration(1000+random.IntN(10_000)) * time.Microsecond
 			o.scale = &scale

@@ -158,10 +158,10 @@ func (s *simulation) take(key, arg string) []int64 {
 func (s *simulation) leaseScript(key, arg string) []int64 {
 	b, rest := s.load(key, arg)
 	clock := float64(s.now.Microseconds())
-	need, extra, term := rest[0], rest[1], rest[2]
+	need, owed, extra, term := rest[0], rest[1], rest[2], rest[3]
 	changed := false
-	for ; len(rest) >= 6; rest = rest[3:] {
-		t, spent, back := rest[3], rest[4], rest[5]
+	for ; len(rest) >= 7; rest = rest[3:] {
+		t, spent, back := rest[4], rest[5], rest[6]
 		switch {
 		case spent+back == 0:
 			continue
@@ -173,6 +173,10 @@ func (s *simulation) leaseScript(key, arg string) []int64 {
 			continue
 		}
 		b.level = min(b.level+back*b.scale[0], b.cap())
+		changed = true
+	}
+	if owed > 0 {
+		b.level = max(b.level-owed, 0)
 		changed = true
 	}
 	took, leased, lapse := int64(0), 0.0, 0.0
@@ -343,7 +347,7 @@ func (s *simulation) request(i *instance, rank uint64) {
 
 func (s *simulation) exact(a *arrival) {
 	s.wait(a)
-	key, arg := a.at.key(a.sender, "x"), packTake(a.asked[0].scale, a.asked[0].need)
+	key, arg := a.at.key(a.sender, "x"), packTake(a.asked[0].scale, a.asked[0].need, 0)
 	taken := false
 	s.travel(func() []int64 {
 		reply := s.take(key, arg)
