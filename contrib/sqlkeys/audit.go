@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"slices"
 	"time"
 )
 
@@ -72,15 +71,18 @@ func (t *tx) record(entries ...AuditEntry) error {
 	if !ok || actor == "" {
 		actor = t.store.actor
 	}
-	const columns = 6
-	for chunk := range slices.Chunk(entries, insertRows) {
-		args := make([]any, 0, columns*len(chunk))
-		for _, e := range chunk {
-			args = append(args, t.instant(now), actor, e.Action, e.SenderID, e.KeyID, encodeMap(e.Detail))
-		}
-		if err := t.insert(`sqlkeys_audit (at, actor, action, sender_id, key_id, detail)`, columns, args); err != nil {
-			return fmt.Errorf("sqlkeys: write the audit: %w", err)
-		}
+	actor = toText(actor)
+	rows := make([][]any, len(entries))
+	for i, e := range entries {
+		rows[i] = []any{t.instant(now), actor, e.Action, e.SenderID, e.KeyID, encodeMap(e.Detail)}
+	}
+	err = t.insert(bulk{
+		into:  `sqlkeys_audit (at, actor, action, sender_id, key_id, detail)`,
+		types: []string{"timestamptz", "text", "text", "uuid", "text", "jsonb"},
+		rows:  rows,
+	})
+	if err != nil {
+		return fmt.Errorf("sqlkeys: write the audit: %w", err)
 	}
 	return nil
 }

@@ -24,6 +24,11 @@ func checkMetadata(m map[string]string) error {
 // isText reports whether both engines can store s unchanged.
 func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
+// toText replaces what isText refuses.
+func toText(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
 // encodeMap returns m as a column stores it: a JSON object of strings.
 func encodeMap(m map[string]string) string {
 	if len(m) == 0 {
