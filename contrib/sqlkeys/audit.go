@@ -28,7 +28,8 @@ type AuditFilter struct {
 }
 
 // Audit yields the recorded changes, the oldest first. It holds a connection
-// until the loop ends, and stops after the first error.
+// until the loop ends. It goes on after [ErrUnreadable], which comes with what
+// can be read of an entry, and stops after any other error.
 func (s *Store) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditEntry, error] {
 	q := query{`SELECT id, at, actor, action, sender_id, key_id, detail FROM sqlkeys_audit WHERE id > $1`, []any{f.After}}
 	if f.SenderID != "" {
@@ -52,11 +53,11 @@ func scanAuditEntry(row scanner) (AuditEntry, error) {
 	var e AuditEntry
 	var detail string
 	err := row.Scan(&e.ID, scannedTime{&e.At}, &e.Actor, &e.Action, &e.SenderID, &e.KeyID, &detail)
-	if err == nil {
-		e.Detail, err = decodeMap(detail)
-	}
 	if err != nil {
 		return AuditEntry{}, fmt.Errorf("sqlkeys: read the audit: %w", err)
+	}
+	if e.Detail, err = decodeMap(detail); err != nil {
+		return e, fmt.Errorf("sqlkeys: audit entry %d: detail: %w", e.ID, err)
 	}
 	return e, nil
 }

@@ -95,6 +95,13 @@ func (i scannedTime) Scan(v any) error {
 		*i.Time = time.UnixMilli(v).UTC()
 	case time.Time:
 		*i.Time = v.UTC()
+	case string:
+		// What PostgreSQL has for an instant that never comes or always has
+		// been, if somebody has set it by hand.
+		if v != "infinity" && v != "-infinity" {
+			return fmt.Errorf("sqlkeys: cannot read the instant %q", v)
+		}
+		*i.Time = time.Time{}
 	default:
 		return fmt.Errorf("sqlkeys: cannot read an instant from %T", v)
 	}

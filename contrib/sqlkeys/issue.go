@@ -64,8 +64,9 @@ func (s *Store) IssueAll(ctx context.Context, ns []NewKey) ([]Issued, error) {
 
 // A draft is a key before it is stored.
 type draft struct {
-	key    Key
-	secret string
+	key      Key
+	metadata string // as the column stores it
+	secret   string
 }
 
 // draft checks n and fills in the defaults. An empty secret means a random one.
@@ -96,7 +97,8 @@ func (s *Store) draft(n NewKey, secret string) (draft, error) {
 			NotBefore:   millisecond(n.NotBefore),
 			ExpiresAt:   millisecond(n.ExpiresAt),
 		},
-		secret: secret,
+		metadata: encodeMap(n.Metadata),
+		secret:   secret,
 	}, nil
 }
 
@@ -189,7 +191,7 @@ func (t *tx) insertKeys(drafts []draft) error {
 	for i, d := range drafts {
 		k := d.key
 		rows[i] = []any{k.ID, k.SenderID, digest(t.store.peppers[0], d.secret), string(k.Format), k.Name,
-			string(k.Environment), encodeMap(k.Metadata), t.instant(k.CreatedAt), t.instant(k.NotBefore), t.instant(k.ExpiresAt)}
+			string(k.Environment), d.metadata, t.instant(k.CreatedAt), t.instant(k.NotBefore), t.instant(k.ExpiresAt)}
 	}
 	err := t.insert(bulk{
 		into:  `sqlkeys_keys (id, sender_id, digest, format, name, environment, metadata, created_at, not_before, expires_at)`,
