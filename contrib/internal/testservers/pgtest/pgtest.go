@@ -32,7 +32,8 @@ type Server struct {
 	process  *testservers.Process // nil if it does not run
 }
 
-var errMissing = errors.New("no PostgreSQL: install it, or set SENDERAUTH_TEST_POSTGRES")
+// ErrMissing means that no PostgreSQL is installed.
+var ErrMissing = errors.New("no PostgreSQL: install it, or set SENDERAUTH_TEST_POSTGRES")
 
 func findBinaries() (dir string, err error) {
 	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
@@ -47,7 +48,7 @@ func findBinaries() (dir string, err error) {
 			return dirs[i], nil
 		}
 	}
-	return "", errMissing
+	return "", ErrMissing
 }
 
 // ordinary returns a user for the server, which refuses to run as root. Nil means the
@@ -71,7 +72,8 @@ func ordinary() (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
 }
 
-func newServer() (_ *Server, err error) {
+// Run returns a server for a program, which calls [Server.Remove] in the end.
+func Run() (_ *Server, err error) {
 	var s Server
 	if s.bin, err = findBinaries(); err != nil {
 		return nil, err
@@ -163,18 +165,26 @@ func (s *Server) Restart() error {
 	return s.Start()
 }
 
-func (s *Server) remove() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
+// Remove ends the server and deletes its data.
+func (s *Server) Remove() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
 
-func (s *Server) url() string {
-	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
+// Addr returns the address of the server as host:port.
+func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+
+// URLAt returns the URL of the database that the server begins with, for clients that
+// reach the server at addr.
+func URLAt(addr string) string {
+	return fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", addr)
 }
+
+func (s *Server) url() string { return URLAt(s.Addr()) }
 
 // New returns a server for one test only, which may kill it.
 func New(t testing.TB) *Server {
 	t.Helper()
-	s, err := newServer()
+	s, err := Run()
 	need(t, err)
-	t.Cleanup(func() { require.NoError(t, s.remove()) })
+	t.Cleanup(func() { require.NoError(t, s.Remove()) })
 	return s
 }
 
@@ -186,7 +196,7 @@ func (s *Server) URL(t testing.TB) string {
 
 func need(t testing.TB, err error) {
 	t.Helper()
-	if errors.Is(err, errMissing) {
+	if errors.Is(err, ErrMissing) {
 		testservers.Missing(t, err.Error())
 	}
 	require.NoError(t, err)
@@ -204,7 +214,7 @@ func URL(t testing.TB) string {
 	if base := os.Getenv("SENDERAUTH_TEST_POSTGRES"); base != "" {
 		return newDatabase(t, base)
 	}
-	shared.Do(func() { shared.Server, shared.err = newServer() })
+	shared.Do(func() { shared.Server, shared.err = Run() })
 	need(t, shared.err)
 	return shared.URL(t)
 }
@@ -224,7 +234,7 @@ func Close() error {
 	if shared.Server == nil {
 		return nil
 	}
-	return shared.remove()
+	return shared.Remove()
 }
 
 var databases atomic.Int64
