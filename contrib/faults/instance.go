@@ -64,7 +64,7 @@ type instance struct {
 
 // start starts an instance that ends with the scenario.
 func (e *env) start(cfg config) *instance {
-	i, err := newInstance(e.Context, cfg)
+	i, err := newInstance(e, cfg)
 	e.check(err)
 	e.cleanup(i.close)
 	if cfg.Watch {

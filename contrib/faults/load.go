@@ -68,6 +68,13 @@ func send(ctx context.Context, c *http.Client, r request) answer {
 	return a
 }
 
+// ask sends one request on a connection of its own.
+func (e *env) ask(r request) answer {
+	client := newClient()
+	defer client.CloseIdleConnections()
+	return send(e, client, r)
+}
+
 // A load sends requests until it is stopped.
 type load struct {
 	cancel context.CancelFunc
@@ -78,10 +85,10 @@ type load struct {
 	answers []answer
 }
 
-// load sends perSecond requests a second at an even rate, whether or not earlier ones
+// startLoad sends perSecond requests a second at an even rate, whether or not earlier ones
 // have been answered.
 func (e *env) startLoad(perSecond int, next func(n int) request) *load {
-	ctx, cancel := context.WithCancel(e.Context)
+	ctx, cancel := context.WithCancel(e)
 	l := &load{cancel: cancel, ended: make(chan struct{}), client: newClient()}
 	e.cleanup(func() error { l.stop(); return nil })
 	go func() {
@@ -125,7 +132,7 @@ func (e *env) burst(n int, next func(n int) request) []answer {
 	var requests sync.WaitGroup
 	for i := range n {
 		r := next(i)
-		requests.Go(func() { answers[i] = send(e.Context, client, r) })
+		requests.Go(func() { answers[i] = send(e, client, r) })
 	}
 	requests.Wait()
 	return answers

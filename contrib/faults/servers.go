@@ -29,21 +29,23 @@ func (e *env) postgres() *postgres {
 	p.db, err = sqlkeys.OpenDB(pgtest.URLAt(s.Addr()))
 	e.check(err)
 	e.cleanup(p.db.Close)
-	p.admin, err = sqlkeys.Open(e.Context, p.db, sqlkeys.Config{Migrate: true, Actor: "faults"})
+	p.admin, err = sqlkeys.Open(e, p.db, sqlkeys.Config{Migrate: true, Actor: "faults"})
 	e.check(err)
 	e.cleanup(p.admin.Close)
 	return p
 }
 
-// issue makes n keys, each of a sender of its own.
-func (p *postgres) issue(e *env, n int) []sqlkeys.Issued {
+// issue makes keys for new senders, this many for each.
+func (p *postgres) issue(e *env, senders, keysEach int) []sqlkeys.Issued {
 	var keys []sqlkeys.NewKey
-	for range n {
-		s, err := p.admin.CreateSender(e.Context, sqlkeys.NewSender{})
+	for range senders {
+		s, err := p.admin.CreateSender(e, sqlkeys.NewSender{})
 		e.check(err)
-		keys = append(keys, sqlkeys.NewKey{SenderID: s.ID})
+		for range keysEach {
+			keys = append(keys, sqlkeys.NewKey{SenderID: s.ID})
+		}
 	}
-	issued, err := p.admin.IssueAll(e.Context, keys)
+	issued, err := p.admin.IssueAll(e, keys)
 	e.check(err)
 	return issued
 }
