@@ -138,7 +138,7 @@ func (s *soaker) persist(ctx context.Context, f func() error) error {
 
 // postgresFails reports whether PostgreSQL is down, or was within the bound.
 func (s *soaker) postgresFails() bool {
-	return len(s.promises.postgres.touching(time.Now().Add(-s.promises.bound), time.Now())) > 0
+	return len(s.promises.away(time.Now().Add(-s.promises.bound), time.Now())) > 0
 }
 
 // follow sends a key that was made inactive to each instance until that refuses it, and
@@ -156,7 +156,7 @@ func (s *soaker) follow(ctx context.Context, k *key) {
 			sleep(ctx, 2*time.Millisecond)
 		}
 	}
-	if ctx.Err() == nil && len(s.promises.postgres.touching(done.Add(-s.promises.bound), time.Now())) == 0 {
+	if ctx.Err() == nil && len(s.promises.away(done.Add(-s.promises.bound), time.Now())) == 0 {
 		s.counts.told(last)
 	}
 	s.probe(ctx, k, time.Now().Add(2*time.Second))

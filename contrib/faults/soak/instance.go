@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/redislimit"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
@@ -110,6 +111,7 @@ func newInstance(s settings) (*instance, error) {
 	if i.recorder, err = store.NewRecorder(sqlkeys.RecorderConfig{}); err != nil {
 		return nil, err
 	}
+	logging.Disable() // go-redis reports each failed attempt to connect
 	client := redis.NewClient(&redis.Options{Addr: s.Redis, ContextTimeoutEnabled: true})
 	client.AddHook(&i.trouble)
 	limiter, err := redislimit.New(client, redislimit.Config{Instances: s.Instances, OnMode: i.trouble.mode})

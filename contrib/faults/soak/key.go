@@ -132,13 +132,16 @@ type promises struct {
 	bound            time.Duration
 	ttl, rejectedTTL time.Duration // what an instance remembers ends at the latest then
 	postgres         *outages
+	// stalls are when other programs did not let the instances run. They count like an
+	// outage of PostgreSQL, whose lookups time out then.
+	stalls *outages
 }
 
 // known returns when an instance at the latest knows of a change that was done at a
 // time, if it remembers the state before for ttl.
 func (p promises) known(done time.Time, ttl time.Duration) time.Time {
 	by := done.Add(p.bound)
-	for _, o := range p.postgres.touching(done, never) {
+	for _, o := range p.away(done, never) {
 		if o.touches(done, by) {
 			by = latest(by, earliest(done.Add(ttl), o.To.Add(p.bound)))
 		}
@@ -146,9 +149,14 @@ func (p promises) known(done time.Time, ttl time.Duration) time.Time {
 	return by
 }
 
+// away returns when PostgreSQL did not answer, as far as it touches from..to.
+func (p promises) away(from, to time.Time) []span {
+	return union(append(p.postgres.touching(from, to), p.stalls.touching(from, to)...))
+}
+
 // mayBeUnavailable says why an instance may not have answered 503, or returns "".
 func (p promises) mayBeUnavailable(a answer) string {
-	if len(p.postgres.touching(a.sent.Add(-p.bound), a.got)) == 0 {
+	if len(p.away(a.sent.Add(-p.bound), a.got)) == 0 {
 		return "PostgreSQL was up"
 	}
 	return ""

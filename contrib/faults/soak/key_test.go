@@ -15,10 +15,10 @@ func at(second float64) time.Time {
 // between is an answer of the first instance to a request.
 func between(sent, got float64) answer { return answer{sent: at(sent), got: at(got)} }
 
-// whilePostgresIsUp are the promises of instances with a bound of 2 seconds, a TTL of 10
+// promisesWith returns the promises of instances with a bound of 2 seconds, a TTL of 10
 // and a RejectedTTL of 5, while PostgreSQL is down during spans.
 func promisesWith(down ...span) promises {
-	return promises{bound: 2 * time.Second, ttl: 10 * time.Second, rejectedTTL: 5 * time.Second, postgres: &outages{spans: down}}
+	return promises{bound: 2 * time.Second, ttl: 10 * time.Second, rejectedTTL: 5 * time.Second, postgres: &outages{spans: down}, stalls: new(outages)}
 }
 
 // A key is issued at second 1, revoked between 10 and 11, and so on.
@@ -108,4 +108,6 @@ func TestModelOfAnOutage(t *testing.T) {
 	for _, a := range []answer{between(9, 9.9), between(22.1, 22.2)} {
 		require.Equal(t, "PostgreSQL was up", p.mayBeUnavailable(a))
 	}
+	p.stalls.add(span{at(30), at(31)})
+	require.Empty(t, p.mayBeUnavailable(between(29, 31)), "nobody could run")
 }

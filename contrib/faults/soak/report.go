@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,7 @@ type report struct {
 	took       time.Duration
 	counts     *counts
 	faults     []fault
+	stalls     []span // of the machine
 	samples    [instances][]sample
 	goroutines int                   // more than before the load, after it
 	recorded   sqlkeys.RecorderStats // of all instances
@@ -117,6 +119,10 @@ func (r *report) print(w io.Writer) {
 		c.total(), r.took.Round(time.Second), instances, c.revoked.Load(), c.rotated.Load(), c.expired.Load(), c.disabled.Load(), c.wrong)
 	fmt.Fprintf(w, "From a revocation to the refusal by the slowest instance, while PostgreSQL was up: p50 %v, p99 %v, max %v.\n",
 		quantile(c.delays, 0.5), quantile(c.delays, 0.99), quantile(c.delays, 1))
+	if len(r.stalls) > 0 {
+		long := slices.MaxFunc(r.stalls, func(a, b span) int { return cmp.Compare(a.To.Sub(a.From), b.To.Sub(b.From)) })
+		fmt.Fprintf(w, "The machine stalled %d times, for at most %v.\n", len(r.stalls), long.To.Sub(long.From).Round(time.Millisecond))
+	}
 	early, late := r.latency()
 	fmt.Fprintf(w, "p99 of the answers 200: %v in the second third, %v in the last.\n", early, late)
 	fmt.Fprintf(w, "The recorders counted %d requests of the %d that were admitted or limited, and dropped %d.\n\n", r.usage, c.of(200)+c.of(429), r.recorded.Dropped)

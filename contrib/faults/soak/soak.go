@@ -55,8 +55,8 @@ type soaker struct {
 // run runs the soak. An error means that it could not run, not that an answer was wrong.
 func run(ctx context.Context, o options, servers servers) (_ *report, err error) {
 	s := &soaker{options: o, servers: servers}
-	s.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}, Timeout: time.Minute}
-	s.promises = promises{bound: o.bound, ttl: ttl, rejectedTTL: rejectedTTL, postgres: new(outages)}
+	s.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: 5 * time.Second}, Timeout: time.Minute}
+	s.promises = promises{bound: o.bound, ttl: ttl, rejectedTTL: rejectedTTL, postgres: new(outages), stalls: new(outages)}
 	closeStore, err := s.openStore(ctx)
 	if err != nil {
 		return nil, err
@@ -163,6 +163,7 @@ func (s *soaker) work(parent context.Context) error {
 	part("faults", s.schedule)
 	part("measure", s.measure)
 	part("check", s.check)
+	part("stalls", s.noteStalls)
 	for range changers {
 		part("change keys", s.changeKeys)
 	}
@@ -204,8 +205,11 @@ func (s *soaker) load(ctx context.Context) error {
 func (s *soaker) ask(ctx context.Context, q request) answer {
 	a := q.send(context.WithoutCancel(ctx), s.client, s.fleet[q.instance])
 	s.counts.add(a)
-	if why := a.judge(s.promises); why != "" {
-		s.counts.wrongly(a, why)
+	if a.judge(s.promises) != "" {
+		time.Sleep(time.Second) // a stall is known when it is over
+		if why := a.judge(s.promises); why != "" {
+			s.counts.wrongly(a, why)
+		}
 	}
 	if a.status == http.StatusOK || a.status == http.StatusTooManyRequests {
 		s.mu.Lock()
@@ -213,6 +217,18 @@ func (s *soaker) ask(ctx context.Context, q request) answer {
 		s.ledger.charges = append(s.ledger.charges, charge{answer: a, sender: a.credentials.SenderID, limits: paths[a.path].charges})
 	}
 	return a
+}
+
+// noteStalls notes when other programs keep this one from running, and so the instances.
+func (s *soaker) noteStalls(ctx context.Context) error {
+	for ctx.Err() == nil {
+		before := time.Now()
+		sleep(ctx, 20*time.Millisecond)
+		if now := time.Now(); now.Sub(before) > 500*time.Millisecond {
+			s.promises.stalls.add(span{before, now})
+		}
+	}
+	return nil
 }
 
 // lose notes that Redis has lost its data.
@@ -272,7 +288,7 @@ func (s *soaker) settle(before time.Duration) {
 // finish ends the instances and checks what is left to check.
 func (s *soaker) finish(ctx context.Context) (*report, error) {
 	s.client.CloseIdleConnections()
-	r := &report{options: s.options, faults: s.faults, samples: s.samples, took: time.Since(s.start)}
+	r := &report{options: s.options, faults: s.faults, stalls: s.promises.stalls.spans, samples: s.samples, took: time.Since(s.start)}
 	s.await(ctx, func() bool { r.goroutines = s.goroutines(ctx) - s.idle; return r.goroutines <= 0 })
 	s.settle(0)
 	s.client.CloseIdleConnections()

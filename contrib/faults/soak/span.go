@@ -19,6 +19,13 @@ type outages struct {
 	spans []span
 }
 
+// add adds an outage that is over.
+func (o *outages) add(s span) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.spans = append(o.spans, s)
+}
+
 // never is the end of an outage that is not over.
 var never = time.Unix(1<<40, 0)
 
