@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/redislimit"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
@@ -144,6 +145,7 @@ func (i *instance) openLimiter(cfg config) error {
 		i.limiter = senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{})
 		return nil
 	}
+	logging.Disable() // go-redis reports each failed attempt to connect
 	client := redis.NewClient(&redis.Options{Addr: cfg.Redis, ContextTimeoutEnabled: true})
 	i.closes = append(i.closes, client.Close)
 	l, err := redislimit.New(client, redislimit.Config{
