@@ -30,10 +30,12 @@ func (s *sink) Write(b []byte) (int, error) {
 
 // call calls a handler without a network and returns the status. A flood takes this way,
 // because a client that sends as much over HTTP needs more of the machine than the guard.
-func call(h http.Handler, c senderauth.Credentials) int {
+func call(h http.Handler, c senderauth.Credentials) int { return serve(h, newRequest(c)) }
+
+func newRequest(c senderauth.Credentials) *http.Request {
 	r, _ := http.NewRequest(http.MethodGet, "/", nil)
 	r.Header["X-Sender-Id"], r.Header["X-Api-Key"] = []string{c.SenderID}, []string{c.APIKey}
-	return serve(h, r)
+	return r
 }
 
 func serve(h http.Handler, r *http.Request) int {
