@@ -10,6 +10,7 @@ require (
 	github.com/senderauth/senderauth/contrib/redislimit v0.0.0
 	github.com/senderauth/senderauth/contrib/sqlkeys v0.0.0
 	github.com/stretchr/testify v1.12.1
+	golang.org/x/net v0.57.0
 )
 
 require (
