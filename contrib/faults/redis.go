@@ -188,8 +188,8 @@ func redisIsKilledFailClosed(e *env) {
 			return "not 401"
 		case a.kind == "good" && a.status == 503 && a.retryAfter == "":
 			return "503 without Retry-After"
-		case a.kind == "good" && a.status == 503 && (a.end().Before(o.began) || a.at.After(o.over)):
-			return "503 although Redis is up"
+		case a.kind == "good" && a.status == 503 && a.took < decision*9/10 && (a.end().Before(o.began) || a.at.After(o.over)):
+			return "503 although Redis is up, and not because of a timeout"
 		case a.kind == "good" && a.status != 503 && down(a):
 			return "not 503"
 		case a.kind == "good" && a.status != 503 && a.status != 200:

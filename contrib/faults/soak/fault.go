@@ -94,7 +94,7 @@ func (s *soaker) breakRedis(ctx context.Context, n int) (f fault, err error) {
 	if err != nil {
 		return f, err
 	}
-	sleep(ctx, s.options.every/60)
+	sleep(ctx, max(s.options.every/60, 3*time.Second)) // the busy senders spend another burst
 	s.await(ctx, func() bool { f.seen = s.onTheirOwn(ctx); return f.seen == instances })
 	if err := resume(); err != nil {
 		return f, err

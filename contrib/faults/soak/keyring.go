@@ -19,7 +19,7 @@ type keyring struct {
 }
 
 const (
-	hotSenders = 10 // of senders, which send half of the requests
+	hotSenders = 3 // of senders, which send half of the requests
 	senders    = 200
 	deadKeys   = 500
 )

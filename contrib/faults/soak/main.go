@@ -2,7 +2,7 @@
 // checks every answer that they give against a model. Clients send good, revoked and bad
 // keys, keys change all the time, and the servers die and come back.
 //
-//	go run . [-for 30m] [-rate 300] [-every 5m] [-bound 3s]
+//	go run . [-for 30m] [-rate 300] [-every 5m] [-bound 3s] [-ttl 10s]
 //
 // It prints tables and exits with status 1 if an answer is wrong, memory grows, or a
 // fault did not happen. The servers are its own, and all traffic stays on 127.0.0.1.
@@ -35,6 +35,7 @@ func main() {
 	flag.IntVar(&o.rate, "rate", 300, "requests a second")
 	flag.DurationVar(&o.every, "every", 5*time.Minute, "time between two faults of a server")
 	flag.DurationVar(&o.bound, "bound", 3*time.Second, "time in which an instance learns of a change, and recovers after PostgreSQL is back")
+	flag.DurationVar(&o.ttl, "ttl", 10*time.Second, "TTL of the caches; every other outage of PostgreSQL lasts a fifteenth of -every")
 	flag.Parse()
 	o.judgeMemory = true
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

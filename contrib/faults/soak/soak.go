@@ -18,15 +18,11 @@ type options struct {
 	rate        int           // requests a second
 	every       time.Duration // time between two faults of a server
 	bound       time.Duration // see promises
+	ttl         time.Duration // of the caches
 	judgeMemory bool
 }
 
-// The caches remember for a shorter time than usual, so that an outage of PostgreSQL can
-// last longer than that.
-const (
-	ttl         = 10 * time.Second
-	rejectedTTL = 5 * time.Second
-)
+const rejectedTTL = 5 * time.Second // of the caches
 
 // A soaker runs the soak. It sends the load, changes keys, breaks servers, and checks
 // the answers.
@@ -56,7 +52,7 @@ type soaker struct {
 func run(ctx context.Context, o options, servers servers) (_ *report, err error) {
 	s := &soaker{options: o, servers: servers}
 	s.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000, IdleConnTimeout: 5 * time.Second}, Timeout: time.Minute}
-	s.promises = promises{bound: o.bound, ttl: ttl, rejectedTTL: rejectedTTL, postgres: new(outages), stalls: new(outages)}
+	s.promises = promises{bound: o.bound, ttl: o.ttl, rejectedTTL: rejectedTTL, postgres: new(outages), stalls: new(outages)}
 	closeStore, err := s.openStore(ctx)
 	if err != nil {
 		return nil, err
@@ -70,7 +66,7 @@ func run(ctx context.Context, o options, servers servers) (_ *report, err error)
 		}
 	}()
 	for range instances {
-		p, err := startProcess(settings{Postgres: servers.postgresURL, Redis: servers.redis.Addr(), Instances: instances, TTL: ttl, RejectedTTL: rejectedTTL})
+		p, err := startProcess(settings{Postgres: servers.postgresURL, Redis: servers.redis.Addr(), Instances: instances, TTL: o.ttl, RejectedTTL: rejectedTTL})
 		if err != nil {
 			return nil, err
 		}
