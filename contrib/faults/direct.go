@@ -55,7 +55,7 @@ type flood struct {
 
 // startFlood calls h perSecond times a second, or as often as it can.
 func (e *env) startFlood(h http.Handler, perSecond int, next func(n int) senderauth.Credentials) *flood {
-	const callers = 4
+	const callers = 64
 	f := &flood{status: map[int]int{}}
 	e.cleanup(func() error { f.stop(); return nil })
 	start := time.Now()

@@ -86,7 +86,6 @@ func unknownKeysFlood(e *env) {
 	}
 	goodLookups.Store(0)
 	perSecond, floodRate := pick(e, 100, 200), pick(e, 3000, 20_000)
-	e.held("%d requests/s of %d good pairs, %d/s of unknown keys", perSecond, senders, floodRate)
 	phase := pick(e, 2*time.Second, 60*time.Second)
 
 	calm := e.startLoad(perSecond, next)
@@ -97,6 +96,7 @@ func unknownKeysFlood(e *env) {
 	f := e.startFlood(i.server.Handler, floodRate, func(int) senderauth.Credentials { return random(0) })
 	l := e.startLoad(perSecond, next)
 	e.sleep(phase)
+	e.held("%d requests/s of %d good pairs, %.0f/s of unknown keys", perSecond, senders, float64(f.sent.Load())/phase.Seconds())
 	answers, flooded := l.stop(), f.stop()
 	grown := memory.stop()
 

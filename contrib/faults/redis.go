@@ -20,6 +20,10 @@ var redisScenarios = []scenario{
 // decision is the timeout of a decision, by default.
 const decision = 50 * time.Millisecond
 
+// waited reports whether the answer may have waited for the timeout of a decision, which
+// is up to a tenth shorter than it says.
+func (a answer) waited() bool { return a.took >= decision*9/10 }
+
 // A fleet is three instances that share a Redis. A hundred senders send to all of them.
 type fleet struct {
 	*env
@@ -92,8 +96,10 @@ func (f *fleet) wrong(a answer) string {
 }
 
 // atMost judges that no sender got more than the rate and some bursts. During both, Redis
-// and the shares of the instances were in use, so both refilled.
+// and the shares of the instances were in use, so both refilled. A single call that times
+// out, because another program holds it up, is decided by a share at any time.
 func (f *fleet) atMost(bursts int, both time.Duration, answers []answer) {
+	late := map[senderauth.Credentials]int{}
 	first, last, admitted := map[senderauth.Credentials]time.Time{}, map[senderauth.Credentials]time.Time{}, map[senderauth.Credentials]int{}
 	for _, a := range only(answers, withStatus(200)) {
 		c := a.credentials
@@ -103,10 +109,13 @@ func (f *fleet) atMost(bursts int, both time.Duration, answers []answer) {
 		if a.end().After(last[c]) {
 			last[c] = a.end()
 		}
+		if a.waited() {
+			late[c]++
+		}
 	}
 	rate := float64(f.limit.Requests) / f.limit.Per.Seconds()
 	for c, n := range admitted {
-		allowed := float64(bursts*f.limit.EffectiveBurst()) + rate*(last[c].Sub(first[c])+both).Seconds()
+		allowed := float64(bursts*f.limit.EffectiveBurst()+late[c]) + rate*(last[c].Sub(first[c])+both).Seconds()
 		f.want(float64(n) <= allowed, "sender %s: %d admitted, more than %d bursts and the rate allow: %.1f", c.SenderID, n, bursts, allowed)
 	}
 }
@@ -170,7 +179,7 @@ func (e *env) judgeDelays(o *outage) {
 	e.within(decision+jitter, quantile(first, 0.99), "p99 of the first second")
 	e.within(quantile(baseline, 0.99)+time.Millisecond+jitter, quantile(rest, 0.99), "p99 of the rest of the outage")
 	e.within(time.Second, o.known.Sub(o.began), "until no decision waits")
-	paid := len(only(first, func(a answer) bool { return a.took >= decision*9/10 }))
+	paid := len(only(first, answer.waited))
 	e.lose("%d of %d requests waited for the timeout", paid, len(o.answers))
 }
 
@@ -188,7 +197,7 @@ func redisIsKilledFailClosed(e *env) {
 			return "not 401"
 		case a.kind == "good" && a.status == 503 && a.retryAfter == "":
 			return "503 without Retry-After"
-		case a.kind == "good" && a.status == 503 && a.took < decision*9/10 && (a.end().Before(o.began) || a.at.After(o.over)):
+		case a.kind == "good" && a.status == 503 && !a.waited() && (a.end().Before(o.began) || a.at.After(o.over)):
 			return "503 although Redis is up, and not because of a timeout"
 		case a.kind == "good" && a.status != 503 && down(a):
 			return "not 503"
@@ -212,7 +221,7 @@ func redisIsCutOff(e *env) {
 	f.atMost(3, o.known.Sub(o.began)+o.over.Sub(o.ended), o.answers)
 	e.judgeDelays(o)
 	during := only(o.answers, func(a answer) bool { return !a.at.Before(o.began) && a.at.Before(o.ended) })
-	paid := only(during, func(a answer) bool { return a.took >= decision*9/10 })
+	paid := only(during, answer.waited)
 	e.within(decision+jitter, slowest(paid), "slowest request of the outage")
 	if e.long {
 		e.want(len(paid) <= len(during)/100, "%d of %d requests waited for the timeout, more than 1 %%", len(paid), len(during))
@@ -277,7 +286,7 @@ func redisIsSlow(e *env) {
 	e.injected(len(delayed), "%d answers %v later", len(delayed), away)
 	e.judge(append(baseline, answers...), wants(200))
 	e.within(quantile(baseline, 0.5)+away+5*time.Millisecond, quantile(answers, 0.5), "median")
-	e.within(quantile(baseline, 0.99)+away+jitter, quantile(answers, 0.99), "p99")
+	e.within(decision+jitter, quantile(answers, 0.99), "p99")
 	if e.long {
 		e.want(f.instances[0].mode() == redislimit.Shared, "the instance stopped using Redis")
 	}
