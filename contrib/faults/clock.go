@@ -25,7 +25,8 @@ func processesFreeze(e *env) {
 	keys := p.issue(e, 6, 1)
 	cfg := config{Postgres: p.url(), Watch: true, TTL: ttl, Limit: limit}
 	local := e.startProcess(cfg)
-	cfg.Redis = r.link.addr()
+	// A busy machine must not send them to their fallback, which has a burst of its own.
+	cfg.Redis, cfg.RedisTimeout, cfg.FailClosed = r.link.addr(), patience, true
 	exact := e.startProcess(cfg)
 	cfg.Lease = 100 * time.Millisecond
 	leased := e.startProcess(cfg)

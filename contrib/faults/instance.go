@@ -23,20 +23,21 @@ import (
 // A config is what an instance consists of. An instance in a process of its own gets it
 // as JSON.
 type config struct {
-	Postgres    string        // URL of the keys
-	Connections int           // most connections to PostgreSQL; zero means 16
-	Watch       bool          // follow the changes of the keys
-	Redis       string        // host:port of the shared limits; empty means limits of its own
-	Instances   int           // how many share Redis
-	Lease       time.Duration // of redislimit.Config
-	FailClosed  bool          // for all limiters
-	TTL         time.Duration // of senderauth.CacheConfig, as those below
-	RejectedTTL time.Duration
-	StaleTTL    time.Duration
-	Timeout     time.Duration // LookupTimeout
-	MaxLookups  int
-	Entries     int
-	Limit       senderauth.Limit // "default"; zero means no limit
+	Postgres     string        // URL of the keys
+	Connections  int           // most connections to PostgreSQL; zero means 16
+	Watch        bool          // follow the changes of the keys
+	Redis        string        // host:port of the shared limits; empty means limits of its own
+	Instances    int           // how many share Redis
+	Lease        time.Duration // of redislimit.Config
+	RedisTimeout time.Duration // of a decision in Redis
+	FailClosed   bool          // for all limiters
+	TTL          time.Duration // of senderauth.CacheConfig, as those below
+	RejectedTTL  time.Duration
+	StaleTTL     time.Duration
+	Timeout      time.Duration // LookupTimeout
+	MaxLookups   int
+	Entries      int
+	Limit        senderauth.Limit // "default"; zero means no limit
 
 	Validator senderauth.Validator `json:"-"` // instead of Postgres
 	Handler   http.Handler         `json:"-"` // behind the guard; nil answers 200
@@ -149,7 +150,7 @@ func (i *instance) openLimiter(cfg config) error {
 	client := redis.NewClient(&redis.Options{Addr: cfg.Redis, ContextTimeoutEnabled: true})
 	i.closes = append(i.closes, client.Close)
 	l, err := redislimit.New(client, redislimit.Config{
-		Instances: cmp.Or(cfg.Instances, 1), Lease: cfg.Lease, FailClosed: cfg.FailClosed, OnMode: i.onMode,
+		Instances: cmp.Or(cfg.Instances, 1), Lease: cfg.Lease, Timeout: cfg.RedisTimeout, FailClosed: cfg.FailClosed, OnMode: i.onMode,
 	})
 	if err != nil {
 		return err

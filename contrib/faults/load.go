@@ -171,3 +171,29 @@ func quantile(answers []answer, q float64) time.Duration {
 }
 
 func slowest(answers []answer) time.Duration { return quantile(answers, 1) }
+
+// repeat calls do from several goroutines, each with a client of its own, until d has
+// passed, and returns what they were answered.
+func (e *env) repeat(goroutines int, d time.Duration, do func(ask func(request) answer)) []answer {
+	var mu sync.Mutex
+	var all []answer
+	var clients sync.WaitGroup
+	end := time.Now().Add(d)
+	for range goroutines {
+		clients.Go(func() {
+			client := newClient()
+			defer client.CloseIdleConnections()
+			for time.Now().Before(end) && e.Err() == nil {
+				do(func(r request) answer {
+					a := send(e, client, r)
+					mu.Lock()
+					defer mu.Unlock()
+					all = append(all, a)
+					return a
+				})
+			}
+		})
+	}
+	clients.Wait()
+	return all
+}

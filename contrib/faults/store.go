@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +15,10 @@ import (
 
 var storeScenarios = []scenario{
 	{id: "F-1, F-2", name: "validator that hangs", run: validatorHangs},
+	{id: "F-3", name: "validator that fails at random", run: validatorFails},
+	{id: "F-4", name: "validator that panics", run: validatorPanics},
+	{id: "F-5", name: "clients that leave", run: clientsLeave},
+	{id: "F-9", name: "one hot key", run: hotKey},
 }
 
 // A keyring is a validator that knows the credentials of the first senders, and whose
@@ -101,6 +108,115 @@ func validatorHangs(e *env) {
 	e.within(timeout+200*time.Millisecond, slowest(uncached), "slowest 503")
 	e.within(2*quantile(baseline, 0.99)+jitter, quantile(during, 0.99), "p99 of cached pairs")
 	e.lose("200 uncached requests answered 503 within %v", slowest(uncached).Round(time.Millisecond))
+}
+
+var errOutage = errors.New("outage")
+
+// A tenth of the lookups fail. Exactly their requests get 503, and nothing remembers it.
+func validatorFails(e *env) {
+	var failed atomic.Int64
+	i := someLookupsFail(e, 503, func(senderauth.Credentials) error {
+		if rand.IntN(10) > 0 {
+			return nil
+		}
+		failed.Add(1)
+		return errOutage
+	}, &failed)
+	e.injected(int(failed.Load()), "%d lookups failed", failed.Load())
+	e.want(i.cache.Stats().Failures == uint64(failed.Load()), "the cache counts %d failures of %d", i.cache.Stats().Failures, failed.Load())
+}
+
+// Every 100th lookup panics with the key. Exactly their requests get 500, and no log shows
+// the key.
+func validatorPanics(e *env) {
+	var asked, panicked atomic.Int64
+	i := someLookupsFail(e, 500, func(c senderauth.Credentials) error {
+		if asked.Add(1)%100 > 0 {
+			return nil
+		}
+		panicked.Add(1)
+		panic(c.APIKey)
+	}, &panicked)
+	e.injected(int(panicked.Load()), "%d lookups panicked", panicked.Load())
+	e.want(i.outcomes(senderauth.Failed) == int(panicked.Load()), "%d events of %d panics", i.outcomes(senderauth.Failed), panicked.Load())
+}
+
+// someLookupsFail asks for one new pair after the other, good and bad ones, and repeats
+// each until it is not answered with status. It judges all answers: those of a failed
+// lookup have that status, and no others do.
+func someLookupsFail(e *env, status int, fault func(senderauth.Credentials) error, failed *atomic.Int64) *instance {
+	var log lockedBuffer
+	keys := &keyring{senders: 1 << 30, fault: func(_ context.Context, c senderauth.Credentials) error { return fault(c) }}
+	i := e.start(config{Validator: keys, TTL: time.Hour, RejectedTTL: time.Hour, Entries: 1 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	var pairs atomic.Int64
+	answers := e.repeat(8, pick(e, time.Second, 60*time.Second), func(ask func(request) answer) {
+		n := int(pairs.Add(1))
+		r := request{to: i, credentials: good(n), kind: "good"}
+		if n%4 == 0 {
+			r = request{to: i, credentials: bad(n), kind: "bad"}
+		}
+		for range 20 {
+			if ask(r).status != status {
+				break
+			}
+		}
+	})
+	e.held("8 clients, %d pairs that were not cached, a quarter of them bad", pairs.Load())
+	e.judge(answers, func(a answer) string {
+		switch {
+		case a.status == status && (status != 503 || a.retryAfter != ""):
+			return ""
+		case a.kind == "good" && a.status != 200:
+			return "not 200"
+		case a.kind == "bad" && a.status != 401:
+			return "not 401"
+		}
+		return ""
+	})
+	unanswered := len(only(answers, withStatus(status)))
+	e.want(unanswered == int(failed.Load()), "%d answers %d of %d failed lookups", unanswered, status, failed.Load())
+	e.want(keys.asked.Load() == int64(len(answers)), "%d lookups of %d requests", keys.asked.Load(), len(answers))
+	e.want(i.charged.Load() == int64(len(only(answers, withStatus(200)))), "a failed request was charged")
+	text := log.String()
+	e.want(text != "" && !strings.Contains(text, "6f52-4c8a-b1d7"), "the log is empty or shows a part of a key")
+	e.lose("%d requests answered %d", unanswered, status)
+	return i
+}
+
+// hotKey is asked for all the time. It is looked up behind its hits, and nobody waits.
+func hotKey(e *env) {
+	const ttl = time.Second
+	seconds, perSecond := pick(e, 3, 60), pick(e, 200, 2000)
+	keys := &keyring{senders: 1, fault: func(ctx context.Context, _ senderauth.Credentials) error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+			return nil
+		}
+	}}
+	i := e.start(config{Validator: keys, TTL: ttl})
+	hot := func(int) request { return request{to: i, credentials: good(0)} }
+	e.ask(hot(0))
+	calm := e.start(config{Validator: &keyring{senders: 1}, TTL: time.Hour})
+	e.ask(request{to: calm, credentials: good(0)})
+
+	e.held("%d requests/s of one key for %d s, TTL %v", perSecond, seconds, ttl)
+	reference := e.startLoad(perSecond, func(int) request { return request{to: calm, credentials: good(0)} })
+	e.sleep(time.Duration(seconds) * time.Second / 6)
+	baseline := reference.stop()
+	l := e.startLoad(perSecond, hot)
+	e.sleep(time.Duration(seconds) * time.Second)
+	answers := l.stop()
+	e.judge(answers, wants(200))
+	asked := keys.asked.Load()
+	e.injected(int(asked)-1, "the entry ended %d times", asked)
+	// At most one lookup for each half of the TTL. If the machine stands still, there are fewer.
+	e.want(asked <= int64(2*seconds+10), "%d lookups in %d s", asked, seconds)
+	if e.long {
+		e.want(asked >= 55, "%d lookups in %d s", asked, seconds)
+	}
+	e.within(2*quantile(baseline, 0.999)+jitter, quantile(answers, 0.999), "p99.9")
 }
 
 // wants judges that an answer has this status.
