@@ -26,7 +26,6 @@ type bucket struct {
 	fewest   float64
 	fewestAt time.Time
 	latest   time.Duration // answer since fewest was a full bucket
-	settled  time.Time     // the end of the last trouble: the bucket in Redis may have been empty
 }
 
 func newBucket(l senderauth.Limit, now time.Time) *bucket {
@@ -66,13 +65,14 @@ func (b *bucket) lose(at time.Time) {
 	b.most = min(b.most, b.burst) + b.burst
 }
 
-// settle ends a trouble.
+// settle ends a trouble. The bucket in Redis may be empty, because calls without an answer
+// may have taken tokens.
 func (b *bucket) settle(at time.Time) {
 	b.refill(at)
 	b.troubled = false
 	b.most = min(b.most, b.burst)
 	b.shares = b.most
-	b.settled = at
+	b.fewest, b.fewestAt, b.latest = min(b.fewestIn(at), 0), at, 0
 }
 
 // charge takes the token of a request that was admitted between sent and got, and says
@@ -94,8 +94,8 @@ func (b *bucket) charge(sent, got time.Time) string {
 // fewest that may be left.
 func (b *bucket) spend(sent, got time.Time) {
 	left := b.fewestIn(sent)
-	if left == b.burst {
-		b.latest = 0
+	if b.fewest+b.rate*(sent.Sub(b.fewestAt)-b.latest).Seconds() >= b.burst {
+		b.latest = 0 // the bucket is full, however late it began to refill
 	}
 	b.latest = max(b.latest, got.Sub(sent))
 	b.fewest, b.fewestAt = left-1, latest(b.fewestAt, sent)
@@ -104,7 +104,7 @@ func (b *bucket) spend(sent, got time.Time) {
 // fewestIn returns how many tokens there were at least at a time, but for what a full
 // bucket may have begun to refill too early.
 func (b *bucket) fewestIn(at time.Time) float64 {
-	return min(b.fewest+b.rate*at.Sub(b.fewestAt).Seconds(), b.burst, b.rate*at.Sub(b.settled).Seconds())
+	return min(b.fewest+b.rate*at.Sub(b.fewestAt).Seconds(), b.burst)
 }
 
 // hasOne reports whether there certainly was a token at a time.

@@ -60,6 +60,17 @@ func TestLedgerAllowsForTheTimeOfARequest(t *testing.T) {
 	require.NotEmpty(t, q.wrong())
 }
 
+// A request that was charged late makes the bucket full later than the model thinks.
+func TestLedgerRemembersALateCharge(t *testing.T) {
+	q := newQuota()
+	q.answered(1, 200, 1, 1.5)
+	q.answered(5, 200, 1.55, 1.55)
+	q.answered(1, 429, 1.56, 1.56)
+	require.Empty(t, q.wrong())
+	q.answered(1, 429, 2.1, 2.1)
+	require.NotEmpty(t, q.wrong())
+}
+
 func TestLedgerFindsARefusalTooMany(t *testing.T) {
 	q := newQuota()
 	q.answered(4, 200, 1, 1)
@@ -109,6 +120,9 @@ func TestLedgerOfRefusalsAfterATrouble(t *testing.T) {
 	}
 	require.Empty(t, after(3.4).wrong())
 	require.NotEmpty(t, after(3.6).wrong())
+	q := after(3.9)
+	q.answered(1, 200, 3.5, 3.5)
+	require.Empty(t, q.wrong(), "what was taken during the trouble stays taken")
 }
 
 func TestLedgerKeepsWhatCameAfterTheCheck(t *testing.T) {
