@@ -32,7 +32,8 @@ type Server struct {
 	process  *testservers.Process // nil if it does not run
 }
 
-var errMissing = errors.New("no PostgreSQL: install it, or set SENDERAUTH_TEST_POSTGRES")
+// ErrMissing means that no PostgreSQL is installed.
+var ErrMissing = errors.New("no PostgreSQL: install it, or set SENDERAUTH_TEST_POSTGRES")
 
 func findBinaries() (dir string, err error) {
 	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
@@ -49,7 +50,7 @@ func findBinaries() (dir string, err error) {
 			return dirs[i], nil
 		}
 	}
-	return "", errMissing
+	return "", ErrMissing
 }
 
 // ordinary returns a user for the server, which refuses to run as root. Nil means the
@@ -72,6 +73,9 @@ func ordinary() (*syscall.Credential, error) {
 	gid, err := strconv.ParseUint(u.Gid, 10, 32)
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
 }
+
+// Run returns a server for a program, which calls [Server.Remove] in the end.
+func Run() (*Server, error) { return newServer(initdb) }
 
 // newServer starts a server whose data directory the program of fill makes.
 func newServer(fill func(s *Server) *exec.Cmd) (_ *Server, err error) {
@@ -170,14 +174,19 @@ func (s *Server) Restart() error {
 	return s.Start()
 }
 
-func (s *Server) remove() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
+// Remove ends the server and deletes its data.
+func (s *Server) Remove() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
 
 // Addr returns the address of the server as host:port.
 func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
-func (s *Server) url() string {
-	return fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", s.Addr())
+// URLAt returns the URL of the database that the server begins with, for clients that
+// reach the server at addr.
+func URLAt(addr string) string {
+	return fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", addr)
 }
+
+func (s *Server) url() string { return URLAt(s.Addr()) }
 
 // New returns a server for one test only, which may kill it.
 func New(t testing.TB) *Server {
@@ -197,7 +206,7 @@ func newFor(t testing.TB, fill func(*Server) *exec.Cmd) *Server {
 	t.Helper()
 	s, err := newServer(fill)
 	need(t, err)
-	t.Cleanup(func() { require.NoError(t, s.remove()) })
+	t.Cleanup(func() { require.NoError(t, s.Remove()) })
 	return s
 }
 
@@ -218,7 +227,7 @@ func (s *Server) URL(t testing.TB) string {
 
 func need(t testing.TB, err error) {
 	t.Helper()
-	if errors.Is(err, errMissing) {
+	if errors.Is(err, ErrMissing) {
 		testservers.Missing(t, err.Error())
 	}
 	require.NoError(t, err)
@@ -256,7 +265,7 @@ func Close() error {
 	if shared.Server == nil {
 		return nil
 	}
-	return shared.remove()
+	return shared.Remove()
 }
 
 var databases atomic.Int64

@@ -29,12 +29,17 @@ type Server struct {
 	process *testservers.Process // nil if it does not run
 }
 
-var errMissing = errors.New("not installed")
+// ErrMissing means that the program of the server is not installed.
+var ErrMissing = errors.New("not installed")
+
+// Run returns a redis-server, started with additional arguments, for a program, which
+// calls [Server.Remove] in the end.
+func Run(args ...string) (*Server, error) { return newServer("redis-server", args) }
 
 func newServer(program string, args []string) (*Server, error) {
 	path, err := exec.LookPath(program)
 	if err != nil {
-		return nil, fmt.Errorf("%s is %w", program, errMissing)
+		return nil, fmt.Errorf("%s is %w", program, ErrMissing)
 	}
 	var s Server
 	if s.port, err = testservers.FreePort(); err != nil {
@@ -128,7 +133,8 @@ func (s *Server) Pause() error { return s.process.Signal(syscall.SIGSTOP) }
 // Resume lets a paused server go on.
 func (s *Server) Resume() error { return s.process.Signal(syscall.SIGCONT) }
 
-func (s *Server) remove() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
+// Remove ends the server and deletes its data.
+func (s *Server) Remove() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
 
 // New returns a redis-server, started with additional arguments, for one test only,
 // which may kill it.
@@ -142,13 +148,13 @@ func NewProgram(t testing.TB, program string, args ...string) *Server {
 	t.Helper()
 	s, err := newServer(program, args)
 	need(t, err)
-	t.Cleanup(func() { require.NoError(t, s.remove()) })
+	t.Cleanup(func() { require.NoError(t, s.Remove()) })
 	return s
 }
 
 func need(t testing.TB, err error) {
 	t.Helper()
-	if errors.Is(err, errMissing) {
+	if errors.Is(err, ErrMissing) {
 		testservers.Missing(t, err.Error())
 	}
 	require.NoError(t, err)
@@ -187,5 +193,5 @@ func Close() error {
 	if shared.Server == nil {
 		return nil
 	}
-	return shared.remove()
+	return shared.Remove()
 }
