@@ -166,7 +166,7 @@ func malformedKeysFlood(e *env) {
 // An attacker chooses keys that FNV-1a, without a seed, puts into one of 4,096 places.
 // They cost as much as others.
 func keysCollide(e *env) {
-	n := pick(e, 100, 1000)
+	n := pick(e, 30, 1000)
 	i := e.start(config{Validator: &keyring{senders: 0}, RejectedTTL: time.Hour})
 	var usual, colliding []senderauth.Credentials
 	for len(colliding) < n {

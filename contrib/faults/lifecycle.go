@@ -69,7 +69,7 @@ func serverShutsDown(e *env) {
 
 // Guards with all their parts are made and closed, as a service does that reloads often.
 func guardsComeAndGo(e *env) {
-	n := pick(e, 1000, 10_000)
+	n := pick(e, 300, 10_000)
 	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", ContextTimeoutEnabled: true})
 	e.cleanup(client.Close)
 	one := func() {
