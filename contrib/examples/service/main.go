@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/redislimit"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
@@ -77,18 +78,17 @@ func run(addr string, instances int, log *slog.Logger) (err error) {
 
 // serve serves until SIGINT or SIGTERM, and then finishes the requests in flight.
 func serve(addr string, instances int, keys *senderauth.Cache, uses *sqlkeys.Recorder, log *slog.Logger) error {
-	cfg := senderauth.Config{
-		Limits:   map[string]senderauth.Limit{"default": {Requests: 200, Per: time.Minute, Burst: 50}, "messages": senderauth.PerMinute(60)},
-		StripKey: true, Observe: senderauth.Observers(uses.Observe, senderauth.LogEvents(log, nil)),
-	}
+	cfg := senderauth.Config{StripKey: true, Observe: senderauth.Observers(uses.Observe, senderauth.LogEvents(log, nil))}
+	cfg.Limits = map[string]senderauth.Limit{"default": {Requests: 200, Per: time.Minute, Burst: 50}, "messages": senderauth.PerMinute(60)}
 	if url := os.Getenv("SENDERAUTH_REDIS"); url != "" { // otherwise the limits are in memory
 		options, err := redis.ParseURL(url)
 		if err != nil {
 			return errors.New("SENDERAUTH_REDIS is not the URL of a Redis") // err may show its password
 		}
 		options.ContextTimeoutEnabled = true
+		logging.Disable() // onMode reports what matters
 		client := redis.NewClient(options)
-		onMode := func(m redislimit.Mode, err error) { log.Warn("limits", "mode", m, "error", err) }
+		onMode := func(m redislimit.Mode, err error) { log.Warn("limits changed mode", "mode", m, "error", err) }
 		limiter, err := redislimit.New(client, redislimit.Config{Instances: instances, OnMode: onMode})
 		if err != nil {
 			return err
