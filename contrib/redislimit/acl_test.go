@@ -38,7 +38,7 @@ func TestDocumentedRightsSuffice(t *testing.T) {
 		c := restricted(s)
 		defer c.Close()
 		var m modes
-		l := open(t, c, redislimit.Config{Lease: lease, Instances: 2, OnMode: m.add, Failures: 1, Timeout: time.Second})
+		l := open(t, c, redislimit.Config{Lease: lease, Instances: 2, OnMode: m.add, Failures: 1, Timeout: patient})
 		for range 1000 { // enough for leases
 			take(t, l, "a", charge("x", hourly(1_000_000), 1))
 		}
@@ -63,7 +63,7 @@ func TestDocumentedRightsSufficeInAnotherDatabase(t *testing.T) {
 	restrict(t, s, append([]string{"+select"}, rights...)...)
 	c := redis.NewClient(&redis.Options{Addr: s.Addr(), Username: "limiter", Password: "secret", DB: 3, ContextTimeoutEnabled: true})
 	defer c.Close()
-	l := open(t, c, redislimit.Config{FailClosed: true, Timeout: time.Second})
+	l := open(t, c, redislimit.Config{FailClosed: true, Timeout: patient})
 	require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
 }
 
@@ -73,7 +73,7 @@ func TestEachDocumentedRightIsNeeded(t *testing.T) {
 		restrict(t, s, slices.Delete(slices.Clone(rights), i, i+1)...)
 		c := restricted(s)
 		defer c.Close()
-		l := open(t, c, redislimit.Config{FailClosed: true, Timeout: time.Second})
+		l := open(t, c, redislimit.Config{FailClosed: true, Timeout: patient})
 		_, err := l.Take(ctx, "a", []senderauth.Charge{charge("x", hourly(10), 1)})
 		require.ErrorIs(t, err, redislimit.ErrUnavailable, r)
 	}
@@ -89,7 +89,7 @@ func TestDocumentedRightsSufficeInACluster(t *testing.T) {
 	o.Username, o.Password = "limiter", "secret"
 	c := redis.NewClusterClient(&o)
 	defer c.Close()
-	l := open(t, c, redislimit.Config{FailClosed: true, Timeout: time.Second})
+	l := open(t, c, redislimit.Config{FailClosed: true, Timeout: patient})
 	for _, sender := range []string{"a", "b", "c", "d", "e", "f"} {
 		require.Equal(t, 9, take(t, l, sender, charge("x", hourly(10), 1))[0].Remaining)
 	}

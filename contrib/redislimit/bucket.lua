@@ -38,6 +38,24 @@ local function adopt(b, perToken, perTick, full, tick)
 	b.changed = true
 end
 
+-- rewind corrects a bucket that is further ahead of the clock than the time that fills it: the
+-- clock was set back, or a replica with a slower clock was promoted. The bucket keeps its
+-- level and refills from now on. It is stored even if nothing is taken, or each call would
+-- start again. Instances stop using leases by their own clocks, so the leases lapse after
+-- the longest time for which a bucket is leased (leaseTerm).
+local function rewind(b)
+	local fill = math.ceil(b.full / b.perTick) * b.tick
+	if b.last <= clock + fill then
+		return
+	end
+	b.last, b.changed = clock, true
+	local e = b.leases
+	if e then
+		local longest = clock + math.ceil(fill / 4)
+		e.t1, e.t2 = math.min(e.t1, longest), math.min(e.t2, longest)
+	end
+end
+
 -- load returns a bucket as it is now, under the limit at the start of an argument. Without
 -- leases a bucket has only eight fields: with a ninth, Lua doubles the table, and a call
 -- takes 4 % more of Redis' instructions (callgrind).
@@ -64,6 +82,9 @@ local function load(key, arg)
 	if changed then
 		b.perToken, b.perTick, b.full, b.tick = struct.unpack('<dddf', v)
 	end
+	if b.last > clock then
+		rewind(b)
+	end
 	-- The room of a lease refills only from the time at which the lease lapsed. In a
 	-- separate function this would take 6 % more of Redis' instructions for a call.
 	local e = b.leases
@@ -80,6 +101,13 @@ local function load(key, arg)
 		adopt(b, perToken, perTick, full, tick)
 	end
 	return b
+end
+
+-- pay takes parts that an instance admitted while it could not reach Redis. What the bucket
+-- does not have was its refill beyond the burst.
+local function pay(b, parts)
+	b.level = math.max(b.level - parts, 0)
+	b.changed = true
 end
 
 -- save stores a changed bucket until a second after it is full again, which is after its

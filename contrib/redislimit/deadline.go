@@ -19,6 +19,18 @@ type deadline struct {
 	fresh time.Time // until when a new call may use it
 }
 
+// lateness is how late a deadline fires on a machine that has a processor for this process,
+// and more.
+const lateness = 2 * time.Millisecond
+
+// firedLate reports that the deadline of ctx fired late, right now. Then this process did not
+// run when the deadline passed. The reply of Redis may have come in the meantime, but the
+// deadline is noticed first.
+func firedLate(ctx context.Context) bool {
+	end, _ := ctx.Deadline()
+	return time.Since(end) > lateness
+}
+
 // of returns a context with a deadline and the values of ctx.
 func (d *deadlines) of(ctx context.Context) context.Context {
 	now := time.Now()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -13,19 +14,15 @@ import (
 // is at fault.
 
 // notDone reports an error of a server that did not run the script. A retry may reach
-// another server, after a failover or while a slot moves.
-func notDone(err error) bool {
-	for _, prefix := range []string{"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"} {
-		if redis.HasErrorPrefix(err, prefix) {
-			return true
-		}
-	}
-	return false
-}
+// another server after a failover.
+func notDone(err error) bool { return begins(err, "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN") }
 
-// redirected reports an error of a server that does not hold the slot of the key.
-func redirected(err error) bool {
-	return redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")
+// moving reports an error of a server whose slot moves: it does not hold the slot, or only
+// some of its keys. Such a server did not run the script.
+func moving(err error) bool { return begins(err, "MOVED", "ASK", "TRYAGAIN") }
+
+func begins(err error, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return redis.HasErrorPrefix(err, p) })
 }
 
 // broken reports a connection that ended.
@@ -33,6 +30,9 @@ func broken(err error) bool {
 	var op *net.OpError
 	return errors.Is(err, io.EOF) || errors.As(err, &op) && !op.Timeout() && op.Op != "dial"
 }
+
+// unsent reports an error of a call that Redis certainly did not run.
+func unsent(err error) bool { return err != nil && !broken(err) && !timedOut(err) }
 
 // misused reports an error of a healthy Redis: the key of a bucket holds
 // something else.

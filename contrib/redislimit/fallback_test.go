@@ -8,21 +8,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/redislimit"
 	"github.com/stretchr/testify/require"
 )
 
-// Redis dies under load, comes back empty, and dies again. Every decision succeeds. The
-// sender gets a share of the burst during the outage and one burst from the empty Redis.
-// OnMode is called once for each change.
+// Redis dies under load, comes back empty, and dies again. Every decision succeeds. During an
+// outage the sender gets no more than was left, and from the empty Redis one burst. OnMode is
+// called once for each change.
 func TestRedisDies(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		s := startServer(t, "redis-server")
 		c := s.client()
 		defer c.Close()
 		var m modes
-		l := open(t, c, redislimit.Config{Lease: lease, Instances: 4, OnMode: m.add})
+		l := open(t, c, redislimit.Config{Lease: lease, Instances: 4, OnMode: m.add, Timeout: patient})
 		goroutines := runtime.NumGoroutine()
 		d := startLoad(l, 8, charge("x", hourly(100), 1))
 		admitted := func(n int64) func() error {
@@ -36,15 +37,14 @@ func TestRedisDies(t *testing.T) {
 		eventually(t, admitted(90))
 		require.NoError(t, m.are())
 		s.kill()
-		eventually(t, admitted(110))
 		eventually(t, func() error { return m.are(redislimit.Fallback) })
 		s.start()
 		eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
-		eventually(t, admitted(200))
+		eventually(t, admitted(150))
 		s.kill()
 		eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared, redislimit.Fallback) })
 		d.stop()
-		require.LessOrEqual(t, d.admitted.Load(), int64(225), "a lost reply costs a token, and none is gained")
+		require.LessOrEqual(t, d.admitted.Load(), int64(200), "two bursts, one of them from the empty Redis")
 		require.Zero(t, d.failed.Load())
 		require.Zero(t, d.slow.Load())
 		require.NoError(t, l.Close())
@@ -64,8 +64,8 @@ func TestRedisHangs(t *testing.T) {
 	c := s.client()
 	defer c.Close()
 	var m modes
-	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, ProbeEvery: time.Millisecond})
-	require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, ProbeEvery: time.Millisecond, Failures: 1, Timeout: 2 * time.Second})
+	require.Equal(t, 10, take(t, l, "a", charge("x", hourly(10), 0))[0].Remaining)
 	s.pause()
 	d := startLoad(l, 50, charge("x", hourly(10), 1))
 	eventually(t, func() error { return m.are(redislimit.Fallback) })
@@ -81,45 +81,54 @@ func TestRedisHangs(t *testing.T) {
 	require.Zero(t, d.slow.Load())
 	s.resume()
 	eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
-	b := take(t, l, "a", charge("x", hourly(10), 0))
-	// Redis may have executed commands that were sent before it hung.
-	require.LessOrEqual(t, b[0].Remaining, 9)
+	// Redis may also have run the calls that were sent before it hung.
+	require.LessOrEqual(t, take(t, l, "a", charge("x", hourly(10), 0))[0].Remaining, 5)
 
 	// Close waits for the probe in flight.
 	s.pause()
-	for m.are(redislimit.Fallback, redislimit.Shared) == nil {
-		take(t, l, "b", charge("x", hourly(10), 0))
-	}
-	<-time.After(10 * time.Millisecond)
+	take(t, l, "b", charge("x", hourly(10), 0))
+	require.NoError(t, m.are(redislimit.Fallback, redislimit.Shared, redislimit.Fallback))
+	eventually(t, func() error {
+		if !contains(stacks(), "(*breaker).recover(", "(*Limiter).probe(") {
+			return errors.New("no probe is in flight")
+		}
+		return nil
+	})
 	require.NoError(t, l.Close())
-	all := make([]byte, 1<<20)
-	require.False(t, contains(string(all[:runtime.Stack(all, true)]), "(*breaker).recover("))
+	require.NotContains(t, stacks(), "(*breaker).recover(")
+}
+
+// stacks returns the stack of every goroutine.
+func stacks() string {
+	all := make([]byte, 1<<22)
+	return string(all[:runtime.Stack(all, true)])
 }
 
 // A failed call that is not followed by another one falls back on its own and changes no
 // mode.
 func TestIsolatedFailuresChangeNoMode(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
-		s := startServer(t, "redis-server")
-		c := s.client()
+		var fails atomic.Bool // the next call
+		c := redis.NewClient(&redis.Options{ContextTimeoutEnabled: true, Addr: relay(t, startServer(t, "redis-server").Addr(), func(piece []byte) []byte {
+			if isNumbers(piece) && fails.Swap(false) {
+				return []byte("-ERR broken\r\n")
+			}
+			return piece
+		})})
 		defer c.Close()
 		var m modes
-		l := open(t, c, redislimit.Config{Lease: lease, Instances: 2, OnMode: m.add, Failures: 2, Timeout: 500 * time.Millisecond})
+		l := open(t, c, redislimit.Config{Lease: lease, Instances: 2, OnMode: m.add, Failures: 2, Timeout: patient})
 		for i := range 3 {
 			require.Equal(t, 100-i, take(t, l, "a", charge("x", hourly(100), 0))[0].Remaining)
-			s.pause()
+			fails.Store(true)
 			require.Equal(t, 50, take(t, l, "b", charge("x", hourly(100), 0))[0].Remaining, "the share is a half")
-			s.resume()
-			s.wait()
 			require.Equal(t, 99-i, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining)
 		}
 		// WRONGTYPE is the answer of a healthy Redis, so it ends a row of failures.
 		require.NoError(t, c.HSet(ctx, "{"+prefix(t)+":v1:a}:hash", "f", 1).Err())
 		for range 3 {
-			s.pause()
+			fails.Store(true)
 			require.Equal(t, 50, take(t, l, "b", charge("x", hourly(100), 0))[0].Remaining, "the share is a half")
-			s.resume()
-			s.wait()
 			_, err := l.Take(ctx, "a", []senderauth.Charge{charge("hash", hourly(100), 1)})
 			require.ErrorContains(t, err, "WRONGTYPE")
 		}
@@ -133,7 +142,7 @@ func TestRedisIsFull(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
 	var m modes
-	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, Timeout: time.Second, ProbeEvery: 5 * time.Millisecond})
+	l := open(t, c, redislimit.Config{Instances: 2, OnMode: m.add, Timeout: patient, ProbeEvery: 5 * time.Millisecond})
 	// The probes must not overwrite a bucket called "probe".
 	require.Equal(t, 97, take(t, l, "a", charge("probe", hourly(100), 3))[0].Remaining)
 	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "1").Err())
@@ -144,7 +153,7 @@ func TestRedisIsFull(t *testing.T) {
 	require.NoError(t, m.are(redislimit.Fallback))
 	require.NoError(t, c.ConfigSet(ctx, "maxmemory", "0").Err())
 	eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
-	require.Equal(t, 99, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining)
+	require.Equal(t, 79, take(t, l, "a", charge("x", hourly(100), 1))[0].Remaining, "20 were admitted locally")
 	require.Equal(t, 97, take(t, l, "a", charge("probe", hourly(100), 0))[0].Remaining)
 }
 
@@ -157,8 +166,8 @@ func TestStartsWithoutRedis(t *testing.T) {
 		defer c.Close()
 		var m modes
 		var instances atomic.Int32
-		l := open(t, c, redislimit.Config{Lease: lease, CountInstances: func() int { return int(instances.Load()) }, OnMode: m.add})
-		require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining, "0 instances are 1")
+		l := open(t, c, redislimit.Config{Lease: lease, CountInstances: func() int { return int(instances.Load()) }, OnMode: m.add, Timeout: patient})
+		require.Equal(t, 9, take(t, l, "b", charge("x", hourly(10), 1))[0].Remaining, "0 instances are 1")
 		instances.Store(3)
 		b := take(t, l, "a", charge("x", hourly(10), 5), charge("y", senderauth.Unlimited(), 1), charge("z", senderauth.Blocked(), 0))
 		require.True(t, b[0].Refused)
@@ -175,7 +184,7 @@ func TestStartsWithoutRedis(t *testing.T) {
 		require.NoError(t, m.are(redislimit.Fallback))
 		s.start()
 		eventually(t, func() error { return m.are(redislimit.Fallback, redislimit.Shared) })
-		require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
+		require.Equal(t, 6, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining, "3 were admitted locally")
 	})
 }
 
@@ -184,7 +193,7 @@ func TestFailClosed(t *testing.T) {
 		s := startServer(t, "redis-server")
 		c := s.client()
 		defer c.Close()
-		l := open(t, c, redislimit.Config{Lease: lease, FailClosed: true})
+		l := open(t, c, redislimit.Config{Lease: lease, FailClosed: true, Timeout: patient})
 		take(t, l, "a", charge("x", hourly(10), 1))
 		s.kill()
 		for range 20 {

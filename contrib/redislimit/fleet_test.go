@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 func work(addr string) {
 	lease, _ := time.ParseDuration(os.Getenv(workerEnv + "_LEASE"))
 	c := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
-	l, err := redislimit.New(c, redislimit.Config{FailClosed: true, Timeout: 10 * time.Second, Lease: lease})
+	l, err := redislimit.New(c, redislimit.Config{FailClosed: true, Timeout: patient, Lease: lease})
 	if err != nil {
 		panic(err)
 	}
@@ -255,7 +255,7 @@ func TestFlush(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
 		c := startServer(t, "redis-server").client()
 		defer c.Close()
-		l := open(t, c, redislimit.Config{Lease: lease, Timeout: time.Second})
+		l := open(t, c, redislimit.Config{Lease: lease, Timeout: patient})
 		admitted := 0
 		for i := range 500 {
 			if i == 200 {

@@ -2,6 +2,7 @@ package redislimit_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -19,6 +20,10 @@ import (
 )
 
 var ctx = context.Background()
+
+// patient is a Config.Timeout that no call reaches while Redis runs, however busy the machine
+// is.
+const patient = 20 * time.Second
 
 func contains(s string, all ...string) bool {
 	for _, part := range all {
@@ -117,6 +122,7 @@ func commands(t testing.TB, c *redis.Client) map[string]int {
 type modes struct {
 	mu  sync.Mutex
 	all []redislimit.Mode
+	why []error // of each change to the fallback
 }
 
 func (m *modes) add(mode redislimit.Mode, err error) {
@@ -126,13 +132,16 @@ func (m *modes) add(mode redislimit.Mode, err error) {
 		mode = redislimit.Mode(fmt.Sprintf("%s with %v", mode, err))
 	}
 	m.all = append(m.all, mode)
+	if err != nil {
+		m.why = append(m.why, err)
+	}
 }
 
 func (m *modes) are(want ...redislimit.Mode) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !slices.Equal(m.all, want) {
-		return fmt.Errorf("modes: %v", m.all)
+		return fmt.Errorf("modes: %v, because of %w", m.all, errors.Join(m.why...))
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ type order struct {
 	*scale
 	name    string
 	need    int           // tokens that the caller takes
+	owed    uint64        // parts that were admitted without Redis
 	extra   int           // tokens to lease on top of need
 	settled [2]settlement // what became of the leases since the last fetch
 

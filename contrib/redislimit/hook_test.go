@@ -2,6 +2,7 @@ package redislimit_test
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ func TestContextEndsItsCallAndReachesHooks(t *testing.T) {
 		defer c.Close()
 		var seen hook
 		c.AddHook(&seen)
-		l := open(t, c, redislimit.Config{Lease: lease, Failures: 1, Timeout: time.Second})
+		l := open(t, c, redislimit.Config{Lease: lease, Failures: 1, Timeout: patient})
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
 		for range 3 {
@@ -75,7 +76,7 @@ func TestPanicOfAHookEndsItsCallOnly(t *testing.T) {
 		c := startServer(t, "redis-server").client()
 		defer c.Close()
 		c.AddHook(&panicking{})
-		l := open(t, c, redislimit.Config{Lease: lease, Timeout: time.Second})
+		l := open(t, c, redislimit.Config{Lease: lease, Timeout: patient})
 		require.Panics(t, func() { take(t, l, "a", charge("x", hourly(10), 1)) })
 		require.Equal(t, 9, take(t, l, "a", charge("x", hourly(10), 1))[0].Remaining)
 	})
@@ -88,7 +89,7 @@ func TestRedisSeesNoClockAndNoKey(t *testing.T) {
 	defer c.Close()
 	var r recorder
 	c.AddHook(&r)
-	l := open(t, c, redislimit.Config{Timeout: time.Second, Prefix: "p"})
+	l := open(t, c, redislimit.Config{Timeout: patient, Prefix: "p"})
 	take(t, l, "sender", charge("x", hourly(10), 1))
 	require.Equal(t, []string{"{p:v1:sender}:x"}, c.Keys(ctx, "*").Val())
 	r.words = nil
@@ -98,6 +99,21 @@ func TestRedisSeesNoClockAndNoKey(t *testing.T) {
 	}
 	require.Len(t, r.words, 2)
 	require.Equal(t, r.words[0], r.words[1])
+}
+
+// decisions counts the calls of scripts that are not part of a probe.
+type decisions struct {
+	hook
+	atomic.Int64
+}
+
+func (d *decisions) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if a := cmd.Args(); strings.HasPrefix(cmd.Name(), "eval") && !strings.HasSuffix(a[3].(string), "}probe") {
+			d.Add(1)
+		}
+		return next(ctx, cmd)
+	}
 }
 
 // A recorder records the words of each command.

@@ -1,5 +1,5 @@
 -- KEYS are buckets of one sender. ARGV[i] is '<dddf', the limit of KEYS[i], and
--- '<ddddddddd': the tokens needed now, the additional tokens to lease and for how many
+-- '<dddddddddd': the tokens needed now, the parts admitted without Redis, the additional tokens to lease and for how many
 -- microseconds, and for each of two leases when it lapses, how many of its tokens were
 -- spent, and how many are given back. The needed tokens are taken from all buckets or
 -- from none, and tokens are leased only if they are taken. The reply is whether they were
@@ -54,9 +54,12 @@ local taken = true
 local buckets, orders = {}, {}
 for i = 1, #KEYS do
 	local b = load(KEYS[i], ARGV[i])
-	local need, extra, term, t1, spent1, back1, t2, spent2, back2 = struct.unpack('<ddddddddd', ARGV[i], 29)
+	local need, owed, extra, term, t1, spent1, back1, t2, spent2, back2 = struct.unpack('<dddddddddd', ARGV[i], 29)
 	settle(b, t1, spent1, back1)
 	settle(b, t2, spent2, back2)
+	if owed > 0 then
+		pay(b, owed)
+	end
 	taken = taken and b.level >= need * b.perToken
 	buckets[i], orders[i] = b, {need = need, extra = extra, term = term}
 end

@@ -75,15 +75,33 @@ func (l *Limiter) send(ctx context.Context, f *fetch) (reply leaseReply, err err
 	defer func() { l.land(f, reply, err) }() // also if a hook of the client panics
 	keys, args := make([]string, len(f.orders)), make([]string, len(f.orders))
 	for i := range f.orders {
-		keys[i], args[i] = l.key(f.sender, f.orders[i].name), packOrder(&f.orders[i])
+		keys[i] = l.key(f.sender, f.orders[i].name)
 	}
-	numbers, err := l.ask(ctx, f.sender, func(ctx context.Context, n *line) ([]int64, error) {
+	numbers, err := l.ask(ctx, f.sender, false, func(ctx context.Context, n *line) ([]int64, error) {
+		for i := range f.orders {
+			o := &f.orders[i]
+			o.owed = l.ledger.claim(f.sender, o.name, o.scale)
+			args[i] = packOrder(o)
+		}
 		return leaseScript.run(ctx, n, keys, args, false)
 	})
+	if unsent(err) {
+		for i := range f.orders {
+			o := &f.orders[i]
+			l.ledger.owe(f.sender, o.name, o.scale, o.owed)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	return parseLeaseReply(numbers, len(f.orders))
+	if reply, err = parseLeaseReply(numbers, len(f.orders)); err != nil {
+		return nil, err
+	}
+	for i := range f.orders {
+		o := &f.orders[i]
+		l.ledger.learn(f.sender, o.name, o.scale, reply.bucket(i).level)
+	}
+	return reply, nil
 }
 
 // land ends a fetch and wakes the requests that wait for it.

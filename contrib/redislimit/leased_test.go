@@ -16,7 +16,7 @@ import (
 func TestLeasesFollowTheSender(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
-	l := open(t, c, redislimit.Config{Lease: 100 * time.Millisecond, Timeout: 5 * time.Second})
+	l := open(t, c, redislimit.Config{Lease: 100 * time.Millisecond, Timeout: patient})
 	commands(t, c)
 	for i := range 10 {
 		require.Equal(t, 99-i, take(t, l, "slow", charge("x", hourly(100), 1))[0].Remaining)
@@ -40,7 +40,7 @@ func TestLeasesFollowTheSender(t *testing.T) {
 func TestKeyOutlivesItsLeases(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
-	l := open(t, c, redislimit.Config{Lease: 20 * time.Second, Timeout: 5 * time.Second, Prefix: "p"})
+	l := open(t, c, redislimit.Config{Lease: 20 * time.Second, Timeout: patient, Prefix: "p"})
 	limit := senderauth.Limit{Requests: 25, Per: time.Second, Burst: 2000}
 	for range 400 {
 		take(t, l, "a", charge("x", limit, 1))
@@ -62,7 +62,7 @@ func TestKeyOutlivesItsLeases(t *testing.T) {
 func TestLeasedAndUnleased(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
-	l := open(t, c, redislimit.Config{Lease: time.Second, Timeout: 5 * time.Second})
+	l := open(t, c, redislimit.Config{Lease: time.Second, Timeout: patient})
 	slow, fast := hourly(5000), senderauth.Limit{Requests: 1, Per: 15 * time.Millisecond}
 	for range 400 {
 		require.False(t, take(t, l, "a", charge("x", slow, 1))[0].Refused)
@@ -90,7 +90,7 @@ func TestLimitChangesUnderLeases(t *testing.T) {
 	defer c.Close()
 	var limiters []*redislimit.Limiter
 	for range 3 {
-		limiters = append(limiters, open(t, c, redislimit.Config{Lease: 2 * time.Second, Timeout: 5 * time.Second}))
+		limiters = append(limiters, open(t, c, redislimit.Config{Lease: 2 * time.Second, Timeout: patient}))
 	}
 	for range 400 {
 		for _, l := range limiters {
@@ -119,8 +119,8 @@ func TestLimitChangesUnderLeases(t *testing.T) {
 func TestLeaseRemembersRefusals(t *testing.T) {
 	c := startServer(t, "redis-server").client()
 	defer c.Close()
-	l := open(t, c, redislimit.Config{Lease: 100 * time.Millisecond, Timeout: 5 * time.Second})
-	other := open(t, c, redislimit.Config{Timeout: 5 * time.Second})
+	l := open(t, c, redislimit.Config{Lease: 100 * time.Millisecond, Timeout: patient})
+	other := open(t, c, redislimit.Config{Timeout: patient})
 	limit := hourly(5)
 	take(t, l, "a", charge("x", limit, 5))
 	require.True(t, take(t, l, "a", charge("x", limit, 1))[0].Refused)

@@ -2,6 +2,7 @@ package redislimit
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -61,6 +62,7 @@ func TestModelAnswersLikeTheScript(t *testing.T) {
 		lapses := []int64{0}
 		for step := range 3000 {
 			o.need, o.extra = random.IntN(4), random.IntN(20)
+			o.owed = uint64(max(random.IntN(20)-16, 0)) * o.perToken / 2
 			scale := *o.scale
 			scale.term = time.Duration(1000+random.IntN(10_000)) * time.Microsecond
 			o.scale = &scale
@@ -70,6 +72,9 @@ func TestModelAnswersLikeTheScript(t *testing.T) {
 					spent: random.IntN(4),
 					back:  random.IntN(4),
 				}
+			}
+			if step%100 == 99 {
+				setAhead(t, client, key, s.buckets[key], time.Duration(random.IntN(int(2*time.Hour))))
 			}
 			arg := packOrder(&o)
 			reply, err := client.Eval(ctx, leaseScript.text, []string{key}, arg).Int64Slice()
@@ -85,4 +90,28 @@ func TestModelAnswersLikeTheScript(t *testing.T) {
 		}
 		require.Greater(t, len(lapses), 10)
 	}
+}
+
+// setAhead changes a bucket, if there is one, as if the clock had been ahead when the bucket
+// was stored.
+func setAhead(t *testing.T, c *redis.Client, key string, b *modelBucket, by time.Duration) {
+	err := redis.NewScript(`
+		local v, by = redis.call('GET', KEYS[1]), tonumber(ARGV[1])
+		if not v then
+			return false
+		end
+		local level, last = struct.unpack('<dd', v, 29)
+		local leases = ''
+		if #v == 76 then
+			local t1, n1, t2, n2 = struct.unpack('<dddd', v, 45)
+			leases = struct.pack('<dddd', t1 + by, n1, t2 + by, n2)
+		end
+		return redis.call('SET', KEYS[1], string.sub(v, 1, 28) .. struct.pack('<dd', level, last + by) .. leases)`).
+		Run(context.Background(), c, []string{key}, by.Microseconds()).Err()
+	if errors.Is(err, redis.Nil) {
+		return
+	}
+	require.NoError(t, err)
+	us := float64(by.Microseconds())
+	b.last, b.t1, b.t2 = b.last+us, b.t1+us, b.t2+us
 }

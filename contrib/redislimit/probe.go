@@ -62,7 +62,7 @@ func connectTimeout(decision time.Duration) time.Duration {
 // tryTake runs take.lua on a bucket of its own. It takes a token, because looking at a
 // bucket would succeed on a replica and on a Redis that is out of memory.
 func (l *Limiter) tryTake(ctx context.Context, sender string) error {
-	arg := packTake(probeScale, probeScale.perToken)
+	arg := packTake(probeScale, probeScale.perToken, 0)
 	_, err := takeScript.run(ctx, unbatched{l.client}, []string{l.probeKey(sender)}, []string{arg}, true)
 	return err
 }

@@ -90,7 +90,7 @@ func TestMissingRightIsReportedOnce(t *testing.T) {
 		defer c.Close()
 		var m modes
 		var why atomic.Value
-		l := open(t, c, redislimit.Config{Lease: lease, Instances: 2, ProbeEvery: 5 * time.Millisecond, Timeout: time.Second, OnMode: func(mode redislimit.Mode, err error) {
+		l := open(t, c, redislimit.Config{Lease: lease, Instances: 2, ProbeEvery: 5 * time.Millisecond, Timeout: patient, OnMode: func(mode redislimit.Mode, err error) {
 			m.add(mode, err)
 			if err != nil {
 				why.Store(err.Error())

@@ -11,8 +11,8 @@
 // the clock of Redis.
 //
 // While Redis is unreachable, an instance decides locally by its share of each
-// limit, and returns to Redis when that answers again. Each such change lets a
-// sender have at most one burst more.
+// limit, and returns to Redis when that answers again. A local bucket starts from
+// what Redis last said, and Redis learns what was admitted locally.
 package redislimit
 
 import (
@@ -40,6 +40,7 @@ type Limiter struct {
 	scales     scales
 	deadlines  deadlines
 	local      *senderauth.MemoryLimiter
+	ledger     *ledger   // nil if the limiter never decides locally
 	leases     *leaseMap // nil in exact mode
 	parts      []part    // of the key space; one except for a Cluster
 
@@ -74,6 +75,9 @@ func New(client redis.UniversalClient, cfg Config) (*Limiter, error) {
 		local:      senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{}),
 		parts:      make([]part, 1),
 		stop:       make(chan struct{}),
+	}
+	if !cfg.FailClosed {
+		l.ledger = newLedger()
 	}
 	if l.instances == nil {
 		l.instances = func() int { return cfg.Instances }

@@ -43,7 +43,7 @@ func TestNew(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	inBoth(t, func(t *testing.T, lease time.Duration) {
-		l := open(t, shared(t), redislimit.Config{Lease: lease, Timeout: 10 * time.Second})
+		l := open(t, shared(t), redislimit.Config{Lease: lease, Timeout: patient})
 		d := startLoad(l, 8, charge("x", hourly(1000), 1))
 		eventually(t, func() error {
 			if d.admitted.Load() < 20 {

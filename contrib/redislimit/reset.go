@@ -21,6 +21,7 @@ var scan = redis.NewScript(`return redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2],
 // that they have leased until those lapse.
 func (l *Limiter) Reset(ctx context.Context, senderID string) error {
 	l.local.Reset(senderID)
+	l.ledger.forget(senderID)
 	if l.leases != nil {
 		l.leases.locked(l.leases.shard(senderID), func(t *leaseTable, _ time.Duration) { t.empty(senderID) })
 	}

@@ -20,7 +20,7 @@ func TestReset(t *testing.T) {
 	for name, c := range map[string]redis.UniversalClient{"single": shared(t), "ring": ring} {
 		t.Run(name, func(t *testing.T) {
 			inBoth(t, func(t *testing.T, lease time.Duration) {
-				l := open(t, c, redislimit.Config{Lease: lease, Timeout: time.Second})
+				l := open(t, c, redislimit.Config{Lease: lease, Timeout: patient})
 				senders := []string{"a", "ab", "a*", "[a]", "a}", "%"}
 				for _, sender := range senders {
 					take(t, l, sender, charge("x", hourly(9), 4), charge("y", hourly(9), 4))

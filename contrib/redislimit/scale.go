@@ -13,6 +13,7 @@ import (
 // exactly, because Redis scripts have no other numbers. A token has perToken
 // parts, and each tick adds perTick of them.
 type scale struct {
+	limit    senderauth.Limit
 	burst    int
 	perToken uint64
 	perTick  uint64        // 1 if tick is above 1
@@ -26,7 +27,7 @@ const maxFull = 1 << 52
 
 // measure returns the scale of a limit that is neither Unlimited nor Blocked.
 func measure(l senderauth.Limit) *scale {
-	s := &scale{burst: l.EffectiveBurst(), perToken: uint64(l.Per), perTick: uint64(l.Requests), tick: 1}
+	s := &scale{limit: l, burst: l.EffectiveBurst(), perToken: uint64(l.Per), perTick: uint64(l.Requests), tick: 1}
 	// Convert nanoseconds to microseconds without a remainder.
 	d := gcd(s.perToken, 1000)
 	s.perToken, s.perTick = s.perToken/d, s.perTick*(1000/d)

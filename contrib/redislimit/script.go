@@ -45,7 +45,7 @@ type transport interface {
 // did not run it, and once more if the server that it then reaches does not know the script.
 // If again is set, it also retries after a broken connection, when the script may have run.
 // It follows a slot of a Cluster that moves until ctx ends: the client gives up after a few
-// redirections, but masters may disagree for longer.
+// redirections, but masters may disagree for longer, and each may hold some of the keys.
 func (p *script) run(ctx context.Context, to transport, keys, args []string, again bool) ([]int64, error) {
 	words := make([]any, 3, 3+len(keys)+len(args))
 	words[0], words[1], words[2] = "evalsha", p.sha, len(keys)
@@ -56,7 +56,7 @@ func (p *script) run(ctx context.Context, to transport, keys, args []string, aga
 		words = append(words, a)
 	}
 	retried := false
-	for wait := 2 * time.Millisecond; ; wait *= 2 {
+	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 8*time.Millisecond) {
 		reply, err := ints(ctx, to, words)
 		switch {
 		case err == nil:
@@ -64,7 +64,7 @@ func (p *script) run(ctx context.Context, to transport, keys, args []string, aga
 		case redis.HasErrorPrefix(err, "NOSCRIPT") && words[0] == "evalsha":
 			words[0], words[1] = "eval", p.text
 			retried = true
-		case redirected(err):
+		case moving(err):
 			pause(ctx, wait)
 			if ctx.Err() != nil {
 				return nil, err

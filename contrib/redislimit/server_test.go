@@ -33,14 +33,6 @@ func (s *server) start() {
 	require.NoError(s.t, s.Start())
 }
 
-// wait waits until the server answers.
-func (s *server) wait() {
-	s.t.Helper()
-	c := s.client()
-	defer c.Close()
-	eventually(s.t, func() error { return c.Ping(context.Background()).Err() })
-}
-
 // kill ends the server with SIGKILL. A second call does nothing.
 func (s *server) kill() {
 	s.t.Helper()
@@ -65,12 +57,12 @@ func (s *server) client() *redis.Client {
 func eventually(t testing.TB, f func() error) {
 	t.Helper()
 	var err error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if err = f(); err == nil {
 			return
 		}
 	}
-	t.Fatalf("not within 20 s: %v", err)
+	t.Fatalf("not within a minute: %v", err)
 }
 
 // startSentinel starts a Sentinel that declares the master dead after half a second without

@@ -126,6 +126,11 @@ func (s *simulation) load(key, arg string) (b modelBucket, rest []float64) {
 		b = modelBucket{level: d[2], last: clock}
 		b.scale = [4]float64{d[0], d[1], d[2], float64(math.Float32frombits(binary.LittleEndian.Uint32([]byte(arg[24:28]))))}
 	}
+	if fill := math.Ceil(b.scale[2]/b.scale[1]) * b.scale[3]; b.last > clock+fill {
+		b.last = clock
+		b.t1, b.t2 = min(b.t1, clock+math.Ceil(fill/4)), min(b.t2, clock+math.Ceil(fill/4))
+		s.buckets[key] = &b
+	}
 	if b.n1 > 0 && b.t1 <= clock {
 		b.refill(b.t1, b.cap())
 		b.n1 = 0
@@ -153,10 +158,10 @@ func (s *simulation) take(key, arg string) []int64 {
 func (s *simulation) leaseScript(key, arg string) []int64 {
 	b, rest := s.load(key, arg)
 	clock := float64(s.now.Microseconds())
-	need, extra, term := rest[0], rest[1], rest[2]
+	need, owed, extra, term := rest[0], rest[1], rest[2], rest[3]
 	changed := false
-	for ; len(rest) >= 6; rest = rest[3:] {
-		t, spent, back := rest[3], rest[4], rest[5]
+	for ; len(rest) >= 7; rest = rest[3:] {
+		t, spent, back := rest[4], rest[5], rest[6]
 		switch {
 		case spent+back == 0:
 			continue
@@ -168,6 +173,10 @@ func (s *simulation) leaseScript(key, arg string) []int64 {
 			continue
 		}
 		b.level = min(b.level+back*b.scale[0], b.cap())
+		changed = true
+	}
+	if owed > 0 {
+		b.level = max(b.level-owed, 0)
 		changed = true
 	}
 	took, leased, lapse := int64(0), 0.0, 0.0
@@ -338,7 +347,7 @@ func (s *simulation) request(i *instance, rank uint64) {
 
 func (s *simulation) exact(a *arrival) {
 	s.wait(a)
-	key, arg := a.at.key(a.sender, "x"), packTake(a.asked[0].scale, a.asked[0].need)
+	key, arg := a.at.key(a.sender, "x"), packTake(a.asked[0].scale, a.asked[0].need, 0)
 	taken := false
 	s.travel(func() []int64 {
 		reply := s.take(key, arg)

@@ -16,7 +16,7 @@ func TestSuite(t *testing.T) {
 		return func(t *testing.T) {
 			inBoth(t, func(t *testing.T, lease time.Duration) {
 				t.Parallel()
-				l := open(t, c, redislimit.Config{FailClosed: true, Timeout: 10 * time.Second, Lease: lease})
+				l := open(t, c, redislimit.Config{FailClosed: true, Timeout: patient, Lease: lease})
 				senderauthtest.TestLimiter(t, senderauthtest.LimiterConfig{
 					New:          func(*testing.T) senderauth.Limiter { return l },
 					Tolerance:    time.Microsecond, // the resolution of the clock of Redis

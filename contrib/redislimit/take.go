@@ -13,6 +13,7 @@ import (
 var (
 	errClosed      = errors.New("redislimit: the Limiter is closed")
 	errUnreachable = errors.New("redislimit: Redis is unreachable")
+	errSuspended   = errors.New("redislimit: this process was suspended during the call")
 )
 
 // Take implements [senderauth.Limiter]. It returns an error for a mistake of the
@@ -44,7 +45,12 @@ func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderaut
 	if l.leases != nil && q.leasable() {
 		decide = l.leased
 	}
-	if err := decide(ctx, &q); err != nil {
+	err := decide(ctx, &q)
+	if errors.Is(err, errSuspended) {
+		q.again = true
+		err = l.exact(ctx, &q)
+	}
+	if err != nil {
 		return l.fallBack(ctx, &q, err)
 	}
 	return q.balances, nil
@@ -57,6 +63,7 @@ type request struct {
 	balances []senderauth.Balance
 	asked    []bucketCharge // the charges that a bucket decides
 	refused  bool           // refused whatever the buckets hold
+	again    bool           // Redis is asked again because this process was suspended
 	room     [2]bucketCharge
 }
 
@@ -66,6 +73,7 @@ type bucketCharge struct {
 	*scale
 	balance *senderauth.Balance
 	need    uint64 // parts
+	owed    uint64 // parts that were admitted without Redis
 }
 
 // plan decides the charges that need no bucket. It reports false for a mistake
@@ -124,14 +132,25 @@ func (l *Limiter) exact(ctx context.Context, q *request) error {
 	keys, args := make([]string, len(q.asked)), make([]string, len(q.asked), len(q.asked)+1)
 	for i := range q.asked {
 		c := &q.asked[i]
-		keys[i], args[i] = l.key(q.sender, c.Name), packTake(c.scale, c.need)
+		keys[i] = l.key(q.sender, c.Name)
 	}
 	if q.refused {
 		args = append(args, "look")
 	}
-	numbers, err := l.ask(ctx, q.sender, func(ctx context.Context, n *line) ([]int64, error) {
+	numbers, err := l.ask(ctx, q.sender, q.again, func(ctx context.Context, n *line) ([]int64, error) {
+		for i := range q.asked {
+			c := &q.asked[i]
+			c.owed = l.ledger.claim(q.sender, c.Name, c.scale)
+			args[i] = packTake(c.scale, c.need, c.owed)
+		}
 		return takeScript.run(ctx, n, keys, args, true)
 	})
+	if unsent(err) {
+		for i := range q.asked {
+			c := &q.asked[i]
+			l.ledger.owe(q.sender, c.Name, c.scale, c.owed)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -143,23 +162,31 @@ func (l *Limiter) exact(ctx context.Context, q *request) error {
 		c := &q.asked[i]
 		level, unchanged := reply.bucket(i)
 		*c.balance = c.balanceAt(level, c.need, unchanged, reply.taken())
+		l.ledger.learn(q.sender, c.Name, c.scale, level)
 	}
 	return nil
 }
 
-// ask calls Redis with the deadline of a decision, unless the breaker is open.
-func (l *Limiter) ask(ctx context.Context, sender string, call func(context.Context, *line) ([]int64, error)) ([]int64, error) {
+// ask calls Redis with the deadline of a decision, unless the breaker is open. A call during
+// which this process was suspended does not count as a failure of Redis, unless the call is
+// made again because of that.
+func (l *Limiter) ask(ctx context.Context, sender string, again bool, call func(context.Context, *line) ([]int64, error)) ([]int64, error) {
 	part := l.part(sender)
 	if part.open() {
 		return nil, errUnreachable
 	}
-	reply, err := call(l.deadlines.of(ctx), &part.line)
+	ctx = l.deadlines.of(ctx)
+	reply, err := call(ctx, &part.line)
 	if err == nil || misused(err) {
 		part.succeeded()
 		return reply, err
 	}
 	if timedOut(err) {
+		suspended := firedLate(ctx)
 		part.reconnect(func() { _ = l.connect(sender) }) // the next call meets the same error
+		if suspended && !again {
+			return nil, fmt.Errorf("%w: %w", errSuspended, err)
+		}
 	}
 	part.failed(err, func() error { return l.probe(sender) })
 	return nil, err

@@ -20,19 +20,19 @@ func packLimit(s *scale) string {
 	return string(binary.LittleEndian.AppendUint32(b, math.Float32bits(float32(s.tick))))
 }
 
-// packTake returns an argument of take.lua, '<dddfd': a limit and the parts to
-// take.
-func packTake(s *scale, parts uint64) string {
-	var b [packedLimit + 8]byte
-	return string(appendDoubles(append(b[:0], s.packed...), parts))
+// packTake returns an argument of take.lua, '<dddfdd': a limit, the parts to take, and those
+// that were admitted without Redis.
+func packTake(s *scale, parts, owed uint64) string {
+	var b [packedLimit + 2*8]byte
+	return string(appendDoubles(append(b[:0], s.packed...), parts, owed))
 }
 
-// packOrder returns an argument of lease.lua, '<dddfddddddddd': a limit, the
-// tokens to take, the tokens to lease and for how many microseconds, and the
-// settlement of each lease.
+// packOrder returns an argument of lease.lua, '<dddfdddddddddd': a limit, the tokens to take,
+// the parts that were admitted without Redis, the tokens to lease and for how many
+// microseconds, and the settlement of each lease.
 func packOrder(o *order) string {
-	var b [packedLimit + 9*8]byte
-	args := appendDoubles(append(b[:0], o.packed...), uint64(o.need), uint64(o.extra), uint64(o.term/time.Microsecond))
+	var b [packedLimit + 10*8]byte
+	args := appendDoubles(append(b[:0], o.packed...), uint64(o.need), o.owed, uint64(o.extra), uint64(o.term/time.Microsecond))
 	for i := range o.settled {
 		e := &o.settled[i]
 		args = appendDoubles(args, uint64(e.lapse), uint64(e.spent), uint64(e.back))

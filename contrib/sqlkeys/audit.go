@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"slices"
 	"time"
 )
 
@@ -29,7 +28,8 @@ type AuditFilter struct {
 }
 
 // Audit yields the recorded changes, the oldest first. It holds a connection
-// until the loop ends, and stops after the first error.
+// until the loop ends. It goes on after [ErrUnreadable], which comes with what
+// can be read of an entry, and stops after any other error.
 func (s *Store) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditEntry, error] {
 	q := query{`SELECT id, at, actor, action, sender_id, key_id, detail FROM sqlkeys_audit WHERE id > $1`, []any{f.After}}
 	if f.SenderID != "" {
@@ -53,11 +53,11 @@ func scanAuditEntry(row scanner) (AuditEntry, error) {
 	var e AuditEntry
 	var detail string
 	err := row.Scan(&e.ID, scannedTime{&e.At}, &e.Actor, &e.Action, &e.SenderID, &e.KeyID, &detail)
-	if err == nil {
-		e.Detail, err = decodeMap(detail)
-	}
 	if err != nil {
 		return AuditEntry{}, fmt.Errorf("sqlkeys: read the audit: %w", err)
+	}
+	if e.Detail, err = decodeMap(detail); err != nil {
+		return e, fmt.Errorf("sqlkeys: audit entry %d: detail: %w", e.ID, err)
 	}
 	return e, nil
 }
@@ -72,15 +72,18 @@ func (t *tx) record(entries ...AuditEntry) error {
 	if !ok || actor == "" {
 		actor = t.store.actor
 	}
-	const columns = 6
-	for chunk := range slices.Chunk(entries, insertRows) {
-		args := make([]any, 0, columns*len(chunk))
-		for _, e := range chunk {
-			args = append(args, t.instant(now), actor, e.Action, e.SenderID, e.KeyID, encodeMap(e.Detail))
-		}
-		if err := t.insert(`sqlkeys_audit (at, actor, action, sender_id, key_id, detail)`, columns, args); err != nil {
-			return fmt.Errorf("sqlkeys: write the audit: %w", err)
-		}
+	actor = toText(actor)
+	rows := make([][]any, len(entries))
+	for i, e := range entries {
+		rows[i] = []any{t.instant(now), actor, e.Action, e.SenderID, e.KeyID, encodeMap(e.Detail)}
+	}
+	err = t.insert(bulk{
+		into:  `sqlkeys_audit (at, actor, action, sender_id, key_id, detail)`,
+		types: []string{"timestamptz", "text", "text", "uuid", "text", "jsonb"},
+		rows:  rows,
+	})
+	if err != nil {
+		return fmt.Errorf("sqlkeys: write the audit: %w", err)
 	}
 	return nil
 }

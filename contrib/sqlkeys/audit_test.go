@@ -100,3 +100,11 @@ func TestNoChangeWithoutAuditEntry(t *testing.T) {
 		require.Equal(t, before, auditOf(t, s))
 	})
 }
+
+func TestAnyActorCanMakeAChange(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		_, err := s.CreateSender(sqlkeys.WithActor(t.Context(), "J\xfcrgen\x00"), sqlkeys.NewSender{})
+		require.NoError(t, err)
+		require.Equal(t, "J\uFFFDrgen\uFFFD", auditOf(t, s)[0].Actor)
+	})
+}

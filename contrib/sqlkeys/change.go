@@ -39,15 +39,8 @@ func (t *tx) row(query string, args ...any) *sql.Row {
 	return t.QueryRowContext(t.ctx, t.store.engine.translate(query), args...)
 }
 
-// insert adds the rows that args holds one after the other. into names the
-// table and its columns.
-func (t *tx) insert(into string, columns int, args []any) error {
-	return t.exec(`INSERT INTO `+into+` VALUES `+t.placeholders(len(args)/columns, columns), args...)
-}
-
-func (t *tx) placeholders(rows, columns int) string {
-	return t.store.engine.placeholders(rows, columns)
-}
+// insert adds rows in one statement text for each table.
+func (t *tx) insert(b bulk) error { return t.store.engine.insert(t.ctx, t.querier, b) }
 
 // update runs an UPDATE and records it.
 func (t *tx) update(entry AuditEntry, query string, args ...any) error {
@@ -61,10 +54,6 @@ func (t *tx) isDuplicate(err error) bool { return t.store.engine.classify(err) =
 
 // instant returns v as a column stores it.
 func (t *tx) instant(v time.Time) any { return t.store.engine.instant(v) }
-
-// insertRows is the number of rows in one INSERT. PostgreSQL takes at most
-// 65,535 parameters, SQLite 32,766.
-const insertRows = 500
 
 // now returns the clock of the database, always the same within a transaction.
 func (t *tx) now() (time.Time, error) {

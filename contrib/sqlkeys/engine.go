@@ -18,8 +18,6 @@ type engine interface {
 	// translate returns a query in the SQL of the engine. Queries are written
 	// in that of PostgreSQL.
 	translate(query string) string
-	// placeholders returns the rows of an INSERT, such as ($1,$2),($3,$4).
-	placeholders(rows, columns int) string
 	// instant returns t as a column stores it. The zero time becomes NULL.
 	instant(t time.Time) any
 	// classify tells the errors apart that a store reacts to.
@@ -28,6 +26,12 @@ type engine interface {
 	// transact runs f in a transaction, and rolls back if f fails. Once f has
 	// locked a row it sees what earlier holders of the lock committed.
 	transact(ctx context.Context, f func(querier) error) error
+	// insert adds rows within the transaction of q.
+	insert(ctx context.Context, q querier, b bulk) error
+	// receipt names the transaction of q for committed, which reports whether
+	// it was committed if the answer to the commit was lost.
+	receipt(ctx context.Context, q querier) (receipt, error)
+	committed(ctx context.Context, r receipt) (bool, error)
 	// lockStore makes every other transaction that calls it wait until the
 	// one of q ends.
 	lockStore(ctx context.Context, q querier) error
@@ -91,6 +95,13 @@ func (i scannedTime) Scan(v any) error {
 		*i.Time = time.UnixMilli(v).UTC()
 	case time.Time:
 		*i.Time = v.UTC()
+	case string:
+		// What PostgreSQL has for an instant that never comes or always has
+		// been, if somebody has set it by hand.
+		if v != "infinity" && v != "-infinity" {
+			return fmt.Errorf("sqlkeys: cannot read the instant %q", v)
+		}
+		*i.Time = time.Time{}
 	default:
 		return fmt.Errorf("sqlkeys: cannot read an instant from %T", v)
 	}

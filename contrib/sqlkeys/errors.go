@@ -19,6 +19,9 @@ var (
 	// ErrInvalid reports an argument that can never be right, such as an
 	// expiry in the past.
 	ErrInvalid = errors.New("invalid")
+	// ErrUnreadable reports a row that somebody has edited by hand, so that a
+	// part of it cannot be read. It comes with a value that has the rest.
+	ErrUnreadable = errors.New("unreadable")
 )
 
 // Errors of [Open] about the schema of the database.

@@ -47,3 +47,7 @@ func checkKeyID(id string) error {
 	}
 	return nil
 }
+
+// maxUsageKeyID is the length in bytes of the longest key ID that usage is
+// recorded for. The index of the usage takes at most 2,700 bytes.
+const maxUsageKeyID = 255

@@ -64,8 +64,9 @@ func (s *Store) IssueAll(ctx context.Context, ns []NewKey) ([]Issued, error) {
 
 // A draft is a key before it is stored.
 type draft struct {
-	key    Key
-	secret string
+	key      Key
+	metadata string // as the column stores it
+	secret   string
 }
 
 // draft checks n and fills in the defaults. An empty secret means a random one.
@@ -96,7 +97,8 @@ func (s *Store) draft(n NewKey, secret string) (draft, error) {
 			NotBefore:   millisecond(n.NotBefore),
 			ExpiresAt:   millisecond(n.ExpiresAt),
 		},
-		secret: secret,
+		metadata: encodeMap(n.Metadata),
+		secret:   secret,
 	}, nil
 }
 
@@ -157,10 +159,8 @@ func (t *tx) issue(drafts []draft, action string) ([]Issued, error) {
 		issued[i] = Issued{Key: *k, Credentials: senderauth.Credentials{SenderID: k.SenderID, APIKey: drafts[i].secret}}
 		entries[i] = AuditEntry{Action: action, SenderID: k.SenderID, KeyID: k.ID}
 	}
-	for chunk := range slices.Chunk(drafts, insertRows) {
-		if err := t.insertKeys(chunk); err != nil {
-			return nil, err
-		}
+	if err := t.insertKeys(drafts); err != nil {
+		return nil, err
 	}
 	return issued, t.record(entries...)
 }
@@ -187,14 +187,17 @@ func (t *tx) requireSenders(drafts []draft) error {
 }
 
 func (t *tx) insertKeys(drafts []draft) error {
-	const columns = 10
-	args := make([]any, 0, columns*len(drafts))
-	for _, d := range drafts {
+	rows := make([][]any, len(drafts))
+	for i, d := range drafts {
 		k := d.key
-		args = append(args, k.ID, k.SenderID, digest(t.store.peppers[0], d.secret), string(k.Format), k.Name,
-			string(k.Environment), encodeMap(k.Metadata), t.instant(k.CreatedAt), t.instant(k.NotBefore), t.instant(k.ExpiresAt))
+		rows[i] = []any{k.ID, k.SenderID, digest(t.store.peppers[0], d.secret), string(k.Format), k.Name,
+			string(k.Environment), d.metadata, t.instant(k.CreatedAt), t.instant(k.NotBefore), t.instant(k.ExpiresAt)}
 	}
-	err := t.insert(`sqlkeys_keys (id, sender_id, digest, format, name, environment, metadata, created_at, not_before, expires_at)`, columns, args)
+	err := t.insert(bulk{
+		into:  `sqlkeys_keys (id, sender_id, digest, format, name, environment, metadata, created_at, not_before, expires_at)`,
+		types: []string{"text", "uuid", "bytea", "text", "text", "text", "jsonb", "timestamptz", "timestamptz", "timestamptz"},
+		rows:  rows,
+	})
 	if t.isDuplicate(err) {
 		return fmt.Errorf("sqlkeys: the key: %w", ErrDuplicate)
 	}

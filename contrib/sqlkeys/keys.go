@@ -71,16 +71,17 @@ func scanKey(row scanner) (Key, error) {
 	err := row.Scan(&k.ID, &k.SenderID, &k.State, &k.Name, &k.Environment, &k.Format, &metadata,
 		scannedTime{&k.CreatedAt}, scannedTime{&k.NotBefore}, scannedTime{&k.ExpiresAt}, scannedTime{&k.GraceUntil},
 		&k.ReplacedBy, scannedTime{&k.DisabledAt}, scannedTime{&k.RevokedAt}, scannedTime{&k.LastUsedAt})
-	if err == nil {
-		k.Metadata, err = decodeMap(metadata)
-	}
 	if err != nil {
 		return Key{}, fmt.Errorf("sqlkeys: read a key: %w", err)
+	}
+	if k.Metadata, err = decodeMap(metadata); err != nil {
+		return k, fmt.Errorf("sqlkeys: key %s: metadata: %w", k.ID, err)
 	}
 	return k, nil
 }
 
-// Key returns one key, or [ErrNotFound].
+// Key returns one key, or [ErrNotFound]. If it returns [ErrUnreadable], the key
+// has what can be read.
 func (s *Store) Key(ctx context.Context, id string) (Key, error) {
 	if err := checkKeyID(id); err != nil {
 		return Key{}, err
@@ -94,7 +95,8 @@ func (s *Store) Key(ctx context.Context, id string) (Key, error) {
 
 // Keys yields the keys of a sender, including revoked ones, the oldest first.
 // An empty senderID selects the keys of all senders. Keys holds a connection
-// until the loop ends, and stops after the first error.
+// until the loop ends. It goes on after [ErrUnreadable], which comes with what
+// can be read of a key, and stops after any other error.
 func (s *Store) Keys(ctx context.Context, senderID string) iter.Seq2[Key, error] {
 	if senderID == "" {
 		return stream(ctx, s, query{text: selectKeys + ` ORDER BY k.sender_id, k.created_at, k.id`}, scanKey)

@@ -20,10 +20,29 @@ func ParseLimit(s string) (senderauth.Limit, error) {
 	if !ok {
 		return senderauth.Limit{}, fmt.Errorf("sqlkeys: limit %q: %w: want REQUESTS/PER[:BURST], such as 200/1m:50, or unlimited, or blocked", s, ErrInvalid)
 	}
-	if err := l.Validate(); err != nil {
-		return senderauth.Limit{}, fmt.Errorf("sqlkeys: limit %q: %w: %w", s, ErrInvalid, err)
+	if wrong := outOfRange(l); wrong != "" {
+		return senderauth.Limit{}, fmt.Errorf("sqlkeys: limit %q: %w: %s", s, ErrInvalid, wrong)
 	}
 	return l, nil
+}
+
+// outOfRange says what [senderauth.Limit.Validate] says, but in the words of
+// the text that was parsed.
+func outOfRange(l senderauth.Limit) string {
+	if l.Validate() == nil {
+		return ""
+	}
+	var wrong []string
+	if l.Requests < 1 || l.Requests > maxStored {
+		wrong = append(wrong, fmt.Sprintf("REQUESTS is %d, not in 1..%d", l.Requests, maxStored))
+	}
+	if l.Per < time.Microsecond {
+		wrong = append(wrong, fmt.Sprintf("PER is %v, below a microsecond", l.Per))
+	}
+	if l.Burst < 0 || l.Burst > maxStored {
+		wrong = append(wrong, fmt.Sprintf("BURST is %d, not in 1..%d", l.Burst, maxStored))
+	}
+	return strings.Join(wrong, ", ")
 }
 
 // parseLimit checks the syntax only.
@@ -100,18 +119,24 @@ func formatLimits(limits map[string]senderauth.Limit) map[string]string {
 	return texts
 }
 
+// decodeLimits reads what a column stores. Its error wraps ErrUnreadable and
+// comes with the limits that can be read.
 func decodeLimits(text string) (map[string]senderauth.Limit, error) {
 	texts, err := decodeMap(text)
-	if err != nil || len(texts) == 0 {
+	if len(texts) == 0 {
 		return nil, err
 	}
+	errs := []error{err}
 	limits := make(map[string]senderauth.Limit, len(texts))
-	for name, s := range texts {
-		if limits[name], err = decodeLimit(s); err != nil {
-			return nil, err
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		l, err := decodeLimit(texts[name])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w: %q is %q, not a limit such as 200/1m:50", ErrUnreadable, name, texts[name]))
+			continue
 		}
+		limits[name] = l
 	}
-	return limits, nil
+	return limits, errors.Join(errs...)
 }
 
 // maxStored is the largest Requests and Burst that [senderauth.Limit.Validate]

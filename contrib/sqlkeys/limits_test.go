@@ -69,3 +69,8 @@ func TestStoredLimitsAboveTheMaximumAreReadAsTheMaximum(t *testing.T) {
 		require.NoError(t, s.SetLimits(t.Context(), k.Key.SenderID, want))
 	})
 }
+
+func TestParseLimitErrorsUseTheWordsOfTheText(t *testing.T) {
+	_, err := sqlkeys.ParseLimit("0/0s:-1")
+	require.EqualError(t, err, `sqlkeys: limit "0/0s:-1": invalid: REQUESTS is 0, not in 1..1000000000, PER is 0s, below a microsecond, BURST is -1, not in 1..1000000000`)
+}

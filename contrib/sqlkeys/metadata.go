@@ -2,7 +2,10 @@ package sqlkeys
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -24,6 +27,11 @@ func checkMetadata(m map[string]string) error {
 // isText reports whether both engines can store s unchanged.
 func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
+// toText replaces what isText refuses.
+func toText(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
 // encodeMap returns m as a column stores it: a JSON object of strings.
 func encodeMap(m map[string]string) string {
 	if len(m) == 0 {
@@ -36,13 +44,35 @@ func encodeMap(m map[string]string) string {
 	return string(b)
 }
 
+// decodeMap reads what encodeMap writes. Its error wraps ErrUnreadable and
+// comes with the values that are strings.
 func decodeMap(text string) (map[string]string, error) {
 	if text == "{}" {
 		return nil, nil
 	}
 	var m map[string]string
 	if err := json.Unmarshal([]byte(text), &m); err != nil {
-		return nil, fmt.Errorf("sqlkeys: a stored object of strings: %w", err)
+		return decodeStrings(text)
 	}
 	return m, nil
+}
+
+// decodeStrings names the values that are no strings. It does not show them,
+// because errors are logged.
+func decodeStrings(text string) (map[string]string, error) {
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(text), &values); err != nil {
+		return nil, fmt.Errorf("%w: not a JSON object", ErrUnreadable)
+	}
+	m := make(map[string]string)
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		var s string
+		if err := json.Unmarshal(values[name], &s); err != nil {
+			errs = append(errs, fmt.Errorf("%w: %q is not a string", ErrUnreadable, name))
+			continue
+		}
+		m[name] = s
+	}
+	return m, errors.Join(errs...)
 }

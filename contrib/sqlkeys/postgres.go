@@ -55,28 +55,12 @@ func openPostgres(source string) (*sql.DB, error) {
 
 func (p *postgres) translate(query string) string { return query }
 
-func (p *postgres) placeholders(rows, columns int) string {
-	var b strings.Builder
-	for i := range rows * columns {
-		switch {
-		case i == 0:
-			b.WriteByte('(')
-		case i%columns == 0:
-			b.WriteString("),(")
-		default:
-			b.WriteByte(',')
-		}
-		fmt.Fprintf(&b, "$%d", i+1)
-	}
-	b.WriteByte(')')
-	return b.String()
-}
-
 func (p *postgres) instant(t time.Time) any {
 	if t.IsZero() {
-		return nil
+		return (*time.Time)(nil)
 	}
-	return t.UTC().Truncate(time.Millisecond)
+	t = t.UTC().Truncate(time.Millisecond)
+	return &t
 }
 
 // classify: 23505 is a violated unique constraint, class 57P a server that

@@ -3,6 +3,7 @@ package sqlkeys
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"iter"
 )
@@ -27,7 +28,8 @@ func (s *Store) row(ctx context.Context, text string, args ...any) *sql.Row {
 	return s.db.QueryRowContext(ctx, s.engine.translate(text), args...)
 }
 
-// stream yields the rows of q. It holds a connection until the loop ends.
+// stream yields the rows of q. It holds a connection until the loop ends. It
+// goes on after rows that cannot be read in full.
 func stream[T any](ctx context.Context, s *Store, q query, scan func(scanner) (T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
@@ -39,7 +41,7 @@ func stream[T any](ctx context.Context, s *Store, q query, scan func(scanner) (T
 		defer rows.Close()
 		for rows.Next() {
 			v, err := scan(rows)
-			if !yield(v, err) || err != nil {
+			if !yield(v, err) || err != nil && !errors.Is(err, ErrUnreadable) {
 				return
 			}
 		}

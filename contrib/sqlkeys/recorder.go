@@ -1,12 +1,10 @@
 package sqlkeys
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -44,11 +42,14 @@ func (cfg *RecorderConfig) validate() error {
 // Recorder counts in memory and writes batches from a goroutine, which Close
 // ends.
 //
-// It writes each count once. If the connection to PostgreSQL breaks during a
-// commit, the batch of that commit may be counted twice. A crash loses the
-// counts since the last write. While the database is down, counts wait in
-// memory. All instances together write the last use of a key at most once in
-// 15 minutes.
+// It writes each count once, even if the connection breaks during a commit: it
+// then asks PostgreSQL what became of the transaction. A crash loses the counts
+// since the last write. While the database is down, counts wait in memory. All
+// instances together write the last use of a key at most once in 15 minutes.
+//
+// A key ID may also come from another validator. The recorder drops IDs that
+// PostgreSQL cannot store or index: those that are not UTF-8 text of at most
+// 255 bytes.
 type Recorder struct {
 	store    *Store
 	interval time.Duration
@@ -62,6 +63,7 @@ type Recorder struct {
 
 	flushing sync.Mutex // guards the following
 	waiting  map[usageRow]int64
+	doubtful *usagePiece          // what may have been committed; nil if nothing is in doubt
 	used     map[string]time.Time // keys whose last use was written within lastUsedInterval
 	unused   map[string]time.Time // keys whose last use has yet to be written
 
@@ -87,20 +89,8 @@ var outcomes = [...]senderauth.Outcome{
 	senderauth.InvalidSender, senderauth.Refused, senderauth.Unavailable, senderauth.Failed, senderauth.Canceled,
 }
 
-type usageRow struct {
-	keyID   string
-	hour    int64 // Unix seconds
-	outcome int   // an index of outcomes
-}
-
-func (u usageRow) compare(v usageRow) int {
-	return cmp.Or(cmp.Compare(u.keyID, v.keyID), cmp.Compare(u.hour, v.hour), cmp.Compare(u.outcome, v.outcome))
-}
-
-// lastUsedInterval is the least time between two writes of a key's last use.
-// The query of setLastUsed repeats it.
-const lastUsedInterval = 15 * time.Minute
-
+// writeTimeout is how long the goroutine writes at a time. What it does not
+// manage in that time waits for the next turn.
 const writeTimeout = 10 * time.Second
 
 // NewRecorder starts a recorder. Close it after the server has stopped, and
@@ -227,7 +217,7 @@ func (r *Recorder) Close(ctx context.Context) error {
 // wait now.
 type RecorderStats struct {
 	Written  uint64 // requests
-	Dropped  uint64 // requests lost because of RecorderConfig.Keys
+	Dropped  uint64 // requests lost because of RecorderConfig.Keys, or because their key ID cannot be stored
 	Failures uint64 // failed writes, which the recorder retries
 	Waiting  int    // counts that are not written yet
 }
@@ -240,103 +230,6 @@ func (r *Recorder) Stats() RecorderStats {
 		Written:  r.written.Load(),
 		Dropped:  r.dropped.Load(),
 		Failures: r.failed.Load(),
-		Waiting:  len(r.waiting),
+		Waiting:  r.waitingLocked(),
 	}
-}
-
-func (r *Recorder) flush(ctx context.Context, hour time.Time) error {
-	r.flushing.Lock()
-	defer r.flushing.Unlock()
-	r.takeLocked(hour, time.Now())
-	if len(r.waiting) == 0 && len(r.unused) == 0 {
-		return nil
-	}
-	if err := r.store.change(ctx, r.writeLocked); err != nil {
-		return err
-	}
-	for _, n := range r.waiting {
-		r.written.Add(uint64(n))
-	}
-	maps.Copy(r.used, r.unused)
-	clear(r.waiting)
-	clear(r.unused)
-	return nil
-}
-
-// takeLocked moves the counts out of the shards.
-func (r *Recorder) takeLocked(hour, now time.Time) {
-	limit := r.keys * recorderShards
-	for id, at := range r.used {
-		if now.Sub(at) >= lastUsedInterval {
-			delete(r.used, id)
-		}
-	}
-	for i := range r.shards {
-		s := &r.shards[i]
-		s.mu.Lock()
-		keys := s.keys
-		s.keys = make(map[string]*outcomeCounts, len(keys))
-		s.mu.Unlock()
-		for id, counts := range keys {
-			for outcome, n := range counts {
-				row := usageRow{id, hour.Unix(), outcome}
-				switch _, ok := r.waiting[row]; {
-				case n == 0:
-				case ok || len(r.waiting) < limit:
-					r.waiting[row] += n
-				default:
-					r.dropped.Add(uint64(n))
-				}
-			}
-			if _, recent := r.used[id]; !recent && counts[0]+counts[1] > 0 && len(r.used)+len(r.unused) < limit {
-				r.unused[id] = now
-			}
-		}
-	}
-}
-
-// writeLocked writes all rows in one order, so that instances that write at
-// the same time do not deadlock.
-func (r *Recorder) writeLocked(t *tx) error {
-	rows := slices.SortedFunc(maps.Keys(r.waiting), usageRow.compare)
-	for chunk := range slices.Chunk(rows, insertRows) {
-		if err := t.addUsage(chunk, r.waiting); err != nil {
-			return err
-		}
-	}
-	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(r.unused)), insertRows) {
-		if err := t.setLastUsed(chunk, r.unused); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *tx) addUsage(rows []usageRow, counts map[usageRow]int64) error {
-	const columns = 4
-	args := make([]any, 0, columns*len(rows))
-	for _, row := range rows {
-		args = append(args, row.keyID, t.instant(time.Unix(row.hour, 0)), string(outcomes[row.outcome]), counts[row])
-	}
-	err := t.exec(`INSERT INTO sqlkeys_usage (key_id, hour, outcome, requests) VALUES `+t.placeholders(len(rows), columns)+`
-		ON CONFLICT (key_id, hour, outcome) DO UPDATE SET requests = sqlkeys_usage.requests + excluded.requests`, args...)
-	if err != nil {
-		return fmt.Errorf("sqlkeys: write the usage: %w", err)
-	}
-	return nil
-}
-
-func (t *tx) setLastUsed(ids []string, at map[string]time.Time) error {
-	const columns = 2
-	args := make([]any, 0, columns*len(ids))
-	for _, id := range ids {
-		args = append(args, id, t.instant(at[id]))
-	}
-	err := t.exec(`INSERT INTO sqlkeys_last_used (key_id, last_used_at) VALUES `+t.placeholders(len(ids), columns)+`
-		ON CONFLICT (key_id) DO UPDATE SET last_used_at = excluded.last_used_at
-		WHERE sqlkeys_last_used.last_used_at <= excluded.last_used_at - interval '15 minutes'`, args...)
-	if err != nil {
-		return fmt.Errorf("sqlkeys: write the last use: %w", err)
-	}
-	return nil
 }

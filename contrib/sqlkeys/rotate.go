@@ -2,6 +2,7 @@ package sqlkeys
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -21,8 +22,8 @@ type Rotation struct {
 }
 
 // Rotate replaces a key by a new one with the same name, environment and
-// metadata, which works at once. It refuses a key that is revoked, expired,
-// disabled or already rotated.
+// metadata, which works at once. It copies metadata that cannot be read as it
+// is. It refuses a key that is revoked, expired, disabled or already rotated.
 func (s *Store) Rotate(ctx context.Context, keyID string, r Rotation) (Issued, error) {
 	if r.Grace < 0 {
 		return Issued{}, fmt.Errorf("sqlkeys: rotate: %w: the grace %v is below 0", ErrInvalid, r.Grace)
@@ -43,12 +44,15 @@ func (s *Store) Rotate(ctx context.Context, keyID string, r Rotation) (Issued, e
 
 func (t *tx) rotate(now time.Time, k lockedKey, r Rotation) (Issued, error) {
 	old, err := scanKey(t.row(selectKeys+` WHERE k.id = $1`, k.id))
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrUnreadable) {
 		return Issued{}, err
 	}
 	d, err := t.store.draft(successor(old, r, now), "")
 	if err != nil {
 		return Issued{}, err
+	}
+	if err := t.row(`SELECT metadata FROM sqlkeys_keys WHERE id = $1`, k.id).Scan(&d.metadata); err != nil {
+		return Issued{}, fmt.Errorf("sqlkeys: read a key: %w", err)
 	}
 	issued, err := t.issue([]draft{d}, "key.issue")
 	if err != nil {

@@ -74,3 +74,20 @@ func TestRotationIsRefused(t *testing.T) {
 		require.Len(t, keysOf(t, s, ""), 1, "nothing half-written")
 	})
 }
+
+// Somebody may have edited the row by hand.
+func TestRotationCopiesUnreadableMetadata(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		k := s.issue(t, sqlkeys.NewKey{})
+		for _, damaged := range []string{`{"a": 1}`, `[]`} {
+			_, err := s.db.Exec(`UPDATE sqlkeys_keys SET metadata = $1 WHERE id = $2`, damaged, k.Key.ID)
+			require.NoError(t, err)
+			made, err := s.Rotate(t.Context(), k.Key.ID, sqlkeys.Rotation{})
+			require.NoError(t, err)
+			var copied string
+			require.NoError(t, s.db.QueryRow(`SELECT metadata FROM sqlkeys_keys WHERE id = $1`, made.Key.ID).Scan(&copied))
+			require.Equal(t, damaged, copied)
+			k = made
+		}
+	})
+}

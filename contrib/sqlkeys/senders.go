@@ -155,16 +155,18 @@ func scanSender(row scanner) (Sender, error) {
 	if err != nil {
 		return Sender{}, fmt.Errorf("sqlkeys: read a sender: %w", err)
 	}
+	var errs []error
 	if x.Limits, err = decodeLimits(limits); err != nil {
-		return Sender{}, fmt.Errorf("sqlkeys: sender %s: %w", x.ID, err)
+		errs = append(errs, fmt.Errorf("sqlkeys: sender %s: limits: %w", x.ID, err))
 	}
 	if x.Metadata, err = decodeMap(metadata); err != nil {
-		return Sender{}, fmt.Errorf("sqlkeys: sender %s: %w", x.ID, err)
+		errs = append(errs, fmt.Errorf("sqlkeys: sender %s: metadata: %w", x.ID, err))
 	}
-	return x, nil
+	return x, errors.Join(errs...)
 }
 
-// Sender returns one sender, or [ErrNotFound].
+// Sender returns one sender, or [ErrNotFound]. If it returns [ErrUnreadable],
+// the sender has what can be read.
 func (s *Store) Sender(ctx context.Context, id string) (Sender, error) {
 	id, err := canonicalSenderID(id)
 	if err != nil {
@@ -178,7 +180,8 @@ func (s *Store) Sender(ctx context.Context, id string) (Sender, error) {
 }
 
 // Senders yields all senders, the oldest first. It holds a connection until the
-// loop ends, and stops after the first error.
+// loop ends. It goes on after [ErrUnreadable], which comes with what can be read
+// of a sender, and stops after any other error.
 func (s *Store) Senders(ctx context.Context) iter.Seq2[Sender, error] {
 	return stream(ctx, s, query{text: selectSenders + ` ORDER BY created_at, id`}, scanSender)
 }

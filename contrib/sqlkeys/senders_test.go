@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
@@ -97,4 +98,38 @@ func TestSenderWithUnreadableLimitsCanBeDisabledAndRepaired(t *testing.T) {
 		_, err = s.Validate(t.Context(), k.Credentials)
 		require.NoError(t, err)
 	})
+}
+
+func TestListGoesOnAfterARowThatCannotBeRead(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		for range 3 {
+			s.sender(t)
+			nextMillisecond()
+		}
+		_, err := s.db.Exec(`UPDATE sqlkeys_senders SET limits = '{"a":"many","b":"5/1s"}', metadata = '{"c":null,"d":[],"e":"f"}'`)
+		require.NoError(t, err)
+		n := 0
+		for x, err := range s.Senders(t.Context()) {
+			n++
+			require.ErrorIs(t, err, sqlkeys.ErrUnreadable)
+			require.ErrorContains(t, err, `limits: unreadable: "a" is "many", not a limit`)
+			require.ErrorContains(t, err, `metadata: unreadable: "d" is not a string`)
+			require.Equal(t, map[string]senderauth.Limit{"b": senderauth.PerSecond(5)}, x.Limits)
+			require.Equal(t, map[string]string{"c": "", "e": "f"}, x.Metadata)
+		}
+		require.Equal(t, 3, n)
+	})
+}
+
+// Somebody may have written infinity to PostgreSQL by hand.
+func TestInfiniteInstantNeverComes(t *testing.T) {
+	s := open(t, pgtest.URL(t), sqlkeys.Config{})
+	k := s.issue(t, sqlkeys.NewKey{})
+	_, err := s.db.Exec(`UPDATE sqlkeys_keys SET expires_at = 'infinity', not_before = '-infinity'`)
+	require.NoError(t, err)
+	_, err = s.Validate(t.Context(), k.Credentials)
+	require.NoError(t, err)
+	got, err := s.Key(t.Context(), k.Key.ID)
+	require.NoError(t, err)
+	require.Equal(t, k.Key, got)
 }

@@ -86,13 +86,6 @@ var forSQLite = strings.NewReplacer(
 
 func (l *sqlite) translate(query string) string { return forSQLite.Replace(query) }
 
-// placeholders returns plain question marks. SQLite searches a list for each
-// numbered placeholder, so thousands of those are slow.
-func (l *sqlite) placeholders(rows, columns int) string {
-	row := "(?" + strings.Repeat(",?", columns-1) + ")"
-	return row + strings.Repeat(","+row, rows-1)
-}
-
 func (l *sqlite) instant(t time.Time) any {
 	if t.IsZero() {
 		return nil

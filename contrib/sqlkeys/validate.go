@@ -111,11 +111,11 @@ func (m *match) refusal(senderID string) error {
 func (m *match) sender() (senderauth.Sender, error) {
 	limits, err := decodeLimits(m.limits)
 	if err != nil {
-		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: %w", m.senderID, err)
+		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: limits: %w", m.senderID, err)
 	}
 	metadata, err := decodeMap(m.metadata)
 	if err != nil {
-		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: %w", m.senderID, err)
+		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: metadata: %w", m.senderID, err)
 	}
 	return senderauth.Sender{
 		ID:      m.senderID,

@@ -40,7 +40,9 @@ func findBinaries() (dir string, err error) {
 		dirs = append(dirs, string(out[:len(out)-1]))
 	}
 	if initdb, err := exec.LookPath("initdb"); err == nil {
-		dirs = append(dirs, filepath.Dir(initdb))
+		if initdb, err = filepath.EvalSymlinks(initdb); err == nil { // the other programs are there
+			dirs = append(dirs, filepath.Dir(initdb))
+		}
 	}
 	for i := len(dirs) - 1; i >= 0; i-- {
 		if _, err := os.Stat(filepath.Join(dirs[i], "initdb")); err == nil {
@@ -71,7 +73,8 @@ func ordinary() (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, err
 }
 
-func newServer() (_ *Server, err error) {
+// newServer starts a server whose data directory the program of fill makes.
+func newServer(fill func(s *Server) *exec.Cmd) (_ *Server, err error) {
 	var s Server
 	if s.bin, err = findBinaries(); err != nil {
 		return nil, err
@@ -90,18 +93,22 @@ func newServer() (_ *Server, err error) {
 			os.RemoveAll(s.dir)
 		}
 	}()
-	initdb := exec.Command(filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
-	initdb.Dir = s.dir
+	program := fill(&s)
+	program.Dir = s.dir
 	if s.user != nil {
-		initdb.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
+		program.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
 		if err := os.Chown(s.dir, int(s.user.Uid), int(s.user.Gid)); err != nil {
 			return nil, err
 		}
 	}
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("initdb: %w: %s", err, out)
+	if out, err := program.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", program.Path, err, out)
 	}
 	return &s, s.Start()
+}
+
+func initdb(s *Server) *exec.Cmd {
+	return exec.Command(filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
@@ -165,17 +172,42 @@ func (s *Server) Restart() error {
 
 func (s *Server) remove() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
 
+// Addr returns the address of the server as host:port.
+func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+
 func (s *Server) url() string {
-	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
+	return fmt.Sprintf("postgres://postgres@%s/postgres?sslmode=disable", s.Addr())
 }
 
 // New returns a server for one test only, which may kill it.
 func New(t testing.TB) *Server {
 	t.Helper()
-	s, err := newServer()
+	return newFor(t, initdb)
+}
+
+// Standby returns a server for one test only, which streams all changes from s.
+func (s *Server) Standby(t testing.TB) *Server {
+	t.Helper()
+	return newFor(t, func(standby *Server) *exec.Cmd {
+		return exec.Command(filepath.Join(s.bin, "pg_basebackup"), "-D", standby.data(), "-d", s.url(), "-R", "-c", "fast", "--no-sync")
+	})
+}
+
+func newFor(t testing.TB, fill func(*Server) *exec.Cmd) *Server {
+	t.Helper()
+	s, err := newServer(fill)
 	need(t, err)
 	t.Cleanup(func() { require.NoError(t, s.remove()) })
 	return s
+}
+
+// Exec runs SQL as the superuser, in the database postgres.
+func (s *Server) Exec(t testing.TB, sql string) {
+	t.Helper()
+	c, err := pgx.Connect(context.Background(), s.url())
+	require.NoError(t, err)
+	_, err = c.Exec(context.Background(), sql)
+	require.NoError(t, errors.Join(err, c.Close(context.Background())))
 }
 
 // URL returns the URL of a new database on the server.
@@ -204,7 +236,7 @@ func URL(t testing.TB) string {
 	if base := os.Getenv("SENDERAUTH_TEST_POSTGRES"); base != "" {
 		return newDatabase(t, base)
 	}
-	shared.Do(func() { shared.Server, shared.err = newServer() })
+	shared.Do(func() { shared.Server, shared.err = newServer(initdb) })
 	need(t, shared.err)
 	return shared.URL(t)
 }

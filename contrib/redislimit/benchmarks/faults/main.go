@@ -1,7 +1,9 @@
 // Command faults measures what the clients of a fleet see while Redis dies, hangs, or is
-// slow. It starts its own redis-server:
+// slow, and with -pauses how much a sender gets while Redis or the instances pause again and
+// again. It starts its own redis-server:
 //
 //	go run ./faults
+//	go run ./faults -pauses 20s
 package main
 
 import (
@@ -32,6 +34,7 @@ var (
 	rate    = flag.Int("rate", 1000, "requests a second, from 100 senders to 3 instances")
 	timeout = flag.Duration("timeout", 50*time.Millisecond, "timeout of a decision")
 	phase   = flag.Duration("phase", 5*time.Second, "length of each phase")
+	pausing = flag.Duration("pauses", 0, "measure pauses instead, each for this long")
 	limit   = senderauth.Limit{Requests: 5, Per: time.Second, Burst: 30}
 )
 
@@ -41,9 +44,17 @@ const (
 )
 
 func main() {
-	flag.Parse()
 	log.SetFlags(0)
 	redis.SetLogger(quiet{})
+	if order := os.Getenv(workerEnv); order != "" {
+		work(order)
+		return
+	}
+	flag.Parse()
+	if *pausing > 0 {
+		pauses(*pausing)
+		return
+	}
 	for _, f := range []fault{
 		{name: "kill -9, then started again empty", begin: (*server).kill, end: (*server).start},
 		{name: "kill -9, and FailClosed", begin: (*server).kill, end: (*server).start, closed: true},

@@ -47,7 +47,7 @@ func (a *app) deliver(ctx context.Context, s *sqlkeys.Store, issue func(context.
 // warnDisabled says why a new key is refused. A sender that cannot be read
 // gets no warning: the key is made.
 func (a *app) warnDisabled(ctx context.Context, s *sqlkeys.Store, senderID string) {
-	if x, err := s.Sender(ctx, senderID); err == nil && !x.DisabledAt.IsZero() {
+	if x, err := s.Sender(ctx, senderID); (err == nil || errors.Is(err, sqlkeys.ErrUnreadable)) && !x.DisabledAt.IsZero() {
 		fmt.Fprintf(a.err, "Sender %s is disabled: its keys are refused until you enable it.\n", senderID)
 	}
 }
@@ -65,7 +65,7 @@ func withdraw(ctx context.Context, s *sqlkeys.Store, id string) string {
 // printPair prints the secret, which cannot be shown again, or writes it to
 // the file.
 func (a *app) printPair(file outFile, i sqlkeys.Issued) error {
-	k := keyJSON(i.Key).(jsonKey)
+	k := keyJSON(i.Key, nil).(jsonKey)
 	switch {
 	case file.File != nil && a.json:
 		return errors.Join(file.write(i), a.printJSON(k))

@@ -35,10 +35,10 @@ func (a *app) changeKey(use, short string, f change) *cobra.Command {
 
 func (a *app) showKey(ctx context.Context, s *sqlkeys.Store, id string) error {
 	k, err := s.Key(ctx, id)
-	if err != nil {
+	if err != nil && !errors.Is(err, sqlkeys.ErrUnreadable) {
 		return err
 	}
-	return a.printKey(k)
+	return errors.Join(err, a.printKey(k, err))
 }
 
 func (a *app) keyIssue() *cobra.Command {
@@ -120,7 +120,7 @@ func (a *app) keyRevoke() *cobra.Command {
 	revoke := a.changeKey("revoke KEYID", "End a key for good", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 		if !a.yes {
 			k, err := s.Key(ctx, id)
-			if err != nil {
+			if err != nil && !errors.Is(err, sqlkeys.ErrUnreadable) {
 				return err
 			}
 			if err := a.confirm(ctx, fmt.Sprintf("Revoke %s %q of sender %s for good?", k.ID, k.Name, k.SenderID)); err != nil {
@@ -140,7 +140,11 @@ func (a *app) keyList() *cobra.Command {
 		Short: "List keys, revoked ones included",
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
-			return printAll(a, orMissing(s.Keys(ctx, senderID), named(ctx, s, senderID, "")), listing[sqlkeys.Key]{keyHeader, keyRow, keyJSON})
+			return printAll(a, orMissing(s.Keys(ctx, senderID), named(ctx, s, senderID, "")), listing[sqlkeys.Key]{
+				header: []string{"KEY", "SENDER", "STATE", "NAME", "ENVIRONMENT", "CREATED", "EXPIRES", "LAST USED"},
+				row:    keyRow,
+				json:   keyJSON,
+			})
 		}),
 	}
 	list.Flags().StringVar(&senderID, "sender", "", "UUID of a sender (default all)")

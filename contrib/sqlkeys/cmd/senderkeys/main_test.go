@@ -243,9 +243,9 @@ func TestWrongUse(t *testing.T) {
 		}{
 			{"bogus", 2, `unknown command "bogus" for "senderkeys"`},
 			{"key bogus", 2, `unknown command "bogus" for "senderkeys key"`},
-			{"sender limit " + sender + " -limit default=0/1m", 2, `limit "0/1m": invalid: Requests is 0, not in 1..1000000000`},
-			{"sender limit " + sender + " -limit default=5/0s", 2, `limit "5/0s": invalid: Per is 0s, below a microsecond`},
-			{"sender create -limit b=0/1m -limit a=5/0s", 2, `limit "5/0s": invalid: Per is 0s, below a microsecond` + "\n" + `limit "0/1m": invalid: Requests is 0, not in 1..1000000000`},
+			{"sender limit " + sender + " -limit default=0/1m", 2, `limit "0/1m": invalid: REQUESTS is 0, not in 1..1000000000`},
+			{"sender limit " + sender + " -limit default=5/0s", 2, `limit "5/0s": invalid: PER is 0s, below a microsecond`},
+			{"sender create -limit b=0/1m -limit a=5/0s", 2, `limit "5/0s": invalid: PER is 0s, below a microsecond` + "\n" + `limit "0/1m": invalid: REQUESTS is 0, not in 1..1000000000`},
 			{"sender bogus", 2, `unknown command "bogus" for "senderkeys sender"`},
 			{"key list -bogus", 2, `unknown flag: --bogus`},
 			{"key issue", 2, `required flag(s) "sender" not set`},

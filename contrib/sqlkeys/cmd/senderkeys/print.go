@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -34,6 +33,15 @@ type jsonKey struct {
 	DisabledAt  *time.Time        `json:"disabled_at,omitempty"`
 	RevokedAt   *time.Time        `json:"revoked_at,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
+	Unreadable  string            `json:"unreadable,omitempty"`
+}
+
+// unreadableText says what cannot be read of a row. It is empty if all can.
+func unreadableText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return forPeople.Replace(err.Error())
 }
 
 func instant(t time.Time) *time.Time {
@@ -43,7 +51,7 @@ func instant(t time.Time) *time.Time {
 	return &t
 }
 
-func keyJSON(k sqlkeys.Key) any {
+func keyJSON(k sqlkeys.Key, unreadable error) any {
 	return jsonKey{
 		SenderID:    k.SenderID,
 		KeyID:       k.ID,
@@ -60,10 +68,9 @@ func keyJSON(k sqlkeys.Key) any {
 		DisabledAt:  instant(k.DisabledAt),
 		RevokedAt:   instant(k.RevokedAt),
 		Metadata:    k.Metadata,
+		Unreadable:  unreadableText(unreadable),
 	}
 }
-
-const keyHeader = "KEY\tSENDER\tSTATE\tNAME\tENVIRONMENT\tCREATED\tEXPIRES\tLAST USED"
 
 func keyRow(k sqlkeys.Key) []string {
 	return []string{k.ID, k.SenderID, string(k.State), k.Name, string(k.Environment),
@@ -77,7 +84,7 @@ func senderState(s sqlkeys.Sender) string {
 	return "disabled"
 }
 
-func senderJSON(s sqlkeys.Sender) any {
+func senderJSON(s sqlkeys.Sender, unreadable error) any {
 	limits := make(map[string]string, len(s.Limits))
 	for name, l := range s.Limits {
 		limits[name] = sqlkeys.FormatLimit(l)
@@ -89,10 +96,11 @@ func senderJSON(s sqlkeys.Sender) any {
 		CreatedAt  *time.Time        `json:"created_at"`
 		DisabledAt *time.Time        `json:"disabled_at,omitempty"`
 		Metadata   map[string]string `json:"metadata,omitempty"`
-	}{s.ID, senderState(s), limits, instant(s.CreatedAt), instant(s.DisabledAt), s.Metadata}
+		Unreadable string            `json:"unreadable,omitempty"`
+	}{s.ID, senderState(s), limits, instant(s.CreatedAt), instant(s.DisabledAt), s.Metadata, unreadableText(unreadable)}
 }
 
-func usageJSON(u sqlkeys.Usage) any {
+func usageJSON(u sqlkeys.Usage, _ error) any {
 	return struct {
 		SenderID string             `json:"sender_id"`
 		KeyID    string             `json:"key_id"`
@@ -102,16 +110,17 @@ func usageJSON(u sqlkeys.Usage) any {
 	}{u.SenderID, u.KeyID, u.Hour, u.Outcome, u.Requests}
 }
 
-func auditJSON(e sqlkeys.AuditEntry) any {
+func auditJSON(e sqlkeys.AuditEntry, unreadable error) any {
 	return struct {
-		ID       int64             `json:"id"`
-		At       time.Time         `json:"at"`
-		Actor    string            `json:"actor"`
-		Action   string            `json:"action"`
-		SenderID string            `json:"sender_id"`
-		KeyID    string            `json:"key_id,omitempty"`
-		Detail   map[string]string `json:"detail,omitempty"`
-	}{e.ID, e.At, e.Actor, e.Action, e.SenderID, e.KeyID, e.Detail}
+		ID         int64             `json:"id"`
+		At         time.Time         `json:"at"`
+		Actor      string            `json:"actor"`
+		Action     string            `json:"action"`
+		SenderID   string            `json:"sender_id"`
+		KeyID      string            `json:"key_id,omitempty"`
+		Detail     map[string]string `json:"detail,omitempty"`
+		Unreadable string            `json:"unreadable,omitempty"`
+	}{e.ID, e.At, e.Actor, e.Action, e.SenderID, e.KeyID, e.Detail, unreadableText(unreadable)}
 }
 
 func (a *app) printJSON(v any) error {
@@ -120,9 +129,9 @@ func (a *app) printJSON(v any) error {
 	return e.Encode(v)
 }
 
-func (a *app) printKey(k sqlkeys.Key) error {
+func (a *app) printKey(k sqlkeys.Key, unreadable error) error {
 	if a.json {
-		return a.printJSON(keyJSON(k))
+		return a.printJSON(keyJSON(k, unreadable))
 	}
 	return a.printFields([][2]string{
 		{"key", k.ID}, {"sender", k.SenderID}, {"state", string(k.State)}, {"name", k.Name},
@@ -133,9 +142,9 @@ func (a *app) printKey(k sqlkeys.Key) error {
 	})
 }
 
-func (a *app) printSender(x sqlkeys.Sender) error {
+func (a *app) printSender(x sqlkeys.Sender, unreadable error) error {
 	if a.json {
-		return a.printJSON(senderJSON(x))
+		return a.printJSON(senderJSON(x, unreadable))
 	}
 	return a.printFields([][2]string{
 		{"sender", x.ID}, {"state", senderState(x)}, {"limits", limitsText(x.Limits)}, {"created", when(x.CreatedAt)},
@@ -151,38 +160,6 @@ func (a *app) printFields(fields [][2]string) error {
 		if f[1] != "" && f[1] != "-" {
 			fmt.Fprintf(w, "%s\t%s\n", f[0], printable(f[1]))
 		}
-	}
-	return w.Flush()
-}
-
-// A listing is how a list of values is printed.
-type listing[T any] struct {
-	header string // with tabs between the columns
-	row    func(T) []string
-	json   func(T) any
-}
-
-// printAll prints a table or one JSON array.
-func printAll[T any](a *app, all iter.Seq2[T, error], l listing[T]) error {
-	values := []any{}
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, l.header)
-	for v, err := range all {
-		if err != nil {
-			return err
-		}
-		if a.json {
-			values = append(values, l.json(v))
-			continue
-		}
-		row := l.row(v)
-		for i, cell := range row {
-			row[i] = printable(cell)
-		}
-		fmt.Fprintln(w, strings.Join(row, "\t"))
-	}
-	if a.json {
-		return a.printJSON(values)
 	}
 	return w.Flush()
 }

@@ -22,7 +22,7 @@ func (a *app) usage() *cobra.Command {
 				return err
 			}
 			return printAll(a, orMissing(s.Usage(ctx, f), named(ctx, s, f.SenderID, f.KeyID)), listing[sqlkeys.Usage]{
-				header: "HOUR\tSENDER\tKEY\tOUTCOME\tREQUESTS",
+				header: []string{"HOUR", "SENDER", "KEY", "OUTCOME", "REQUESTS"},
 				row: func(u sqlkeys.Usage) []string {
 					return []string{when(u.Hour), u.SenderID, u.KeyID, string(u.Outcome), strconv.FormatInt(u.Requests, 10)}
 				},
@@ -44,7 +44,7 @@ func (a *app) audit() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
 			return printAll(a, orMissing(s.Audit(ctx, f), named(ctx, s, f.SenderID, f.KeyID)), listing[sqlkeys.AuditEntry]{
-				header: "AT\tACTOR\tACTION\tSENDER\tKEY\tDETAIL",
+				header: []string{"AT", "ACTOR", "ACTION", "SENDER", "KEY", "DETAIL"},
 				row: func(e sqlkeys.AuditEntry) []string {
 					return []string{when(e.At), e.Actor, e.Action, e.SenderID, e.KeyID, pairsText(e.Detail)}
 				},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -30,10 +31,10 @@ func (a *app) changeSender(use, short string, f change) *cobra.Command {
 
 func (a *app) showSender(ctx context.Context, s *sqlkeys.Store, id string) error {
 	x, err := s.Sender(ctx, id)
-	if err != nil {
+	if err != nil && !errors.Is(err, sqlkeys.ErrUnreadable) {
 		return err
 	}
-	return a.printSender(x)
+	return errors.Join(err, a.printSender(x, err))
 }
 
 func (a *app) senderCreate() *cobra.Command {
@@ -56,7 +57,7 @@ func (a *app) senderCreate() *cobra.Command {
 				return err
 			}
 			if a.json {
-				return a.printJSON(senderJSON(created))
+				return a.printJSON(senderJSON(created, nil))
 			}
 			_, err = fmt.Fprintln(a.out, created.ID)
 			return err
@@ -88,7 +89,7 @@ func (a *app) senderList() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
 			return printAll(a, s.Senders(ctx), listing[sqlkeys.Sender]{
-				header: "SENDER\tSTATE\tLIMITS\tCREATED",
+				header: []string{"SENDER", "STATE", "LIMITS", "CREATED"},
 				row: func(x sqlkeys.Sender) []string {
 					return []string{x.ID, senderState(x), limitsText(x.Limits), when(x.CreatedAt)}
 				},

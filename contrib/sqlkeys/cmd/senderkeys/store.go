@@ -102,13 +102,13 @@ func (a *app) one(use, short string, f change) *cobra.Command {
 type change func(ctx context.Context, s *sqlkeys.Store, id string) error
 
 // then returns a change that is followed by show if JSON is wanted. Otherwise a
-// change prints nothing, and never depends on reading the rest of its row.
+// change prints nothing. It succeeds even if its row cannot be read in full.
 func (a *app) then(show, f change) change {
 	return func(ctx context.Context, s *sqlkeys.Store, id string) error {
 		if err := f(ctx, s, id); err != nil || !a.json {
 			return err
 		}
-		if err := show(ctx, s, id); err != nil {
+		if err := show(ctx, s, id); err != nil && !errors.Is(err, sqlkeys.ErrUnreadable) {
 			return fmt.Errorf("the change is made, but cannot be shown: %w", err)
 		}
 		return nil
