@@ -16,7 +16,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -299,19 +298,4 @@ func sent(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w
-}
-
-// TestLinksLeadSomewhere follows the links to files and to sections.
-func TestLinksLeadSomewhere(t *testing.T) {
-	readme, err := os.ReadFile("../../../README.md")
-	require.NoError(t, err)
-	prose := regexp.MustCompile("`[^`]*`").ReplaceAll(readme, nil)
-	for _, m := range regexp.MustCompile(`\]\(([^)]+)\)`).FindAllSubmatch(prose, -1) {
-		path, section, _ := strings.Cut(string(m[1]), "#")
-		_, err := os.Stat(filepath.Join("../../..", path))
-		require.NoError(t, err)
-		if path == "" {
-			require.Contains(t, strings.ReplaceAll(strings.ToLower(string(readme)), " ", "-"), "\n##-"+section+"\n")
-		}
-	}
 }
