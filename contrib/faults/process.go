@@ -56,16 +56,6 @@ func (e *env) startProcess(cfg config) *process {
 
 func (p *process) signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
-// stats asks the process what it uses.
-func (p *process) stats() (s stats, err error) {
-	res, err := p.client.Get(p.admin)
-	if err != nil {
-		return s, err
-	}
-	defer res.Body.Close()
-	return s, json.NewDecoder(res.Body).Decode(&s)
-}
-
 // stats is what a process uses after a garbage collection.
 type stats struct {
 	Memory          int64 // bytes that the runtime has mapped and not given back

@@ -19,11 +19,10 @@ type proxy struct {
 	stalled  atomic.Int64 // bytes that a stall has held up so far
 	pumps    sync.WaitGroup
 
-	mu     sync.Mutex
-	flow   *sync.Cond
-	stall  bool // bytes wait, and nobody is told
-	refuse bool // new connections are reset
-	conns  map[*net.TCPConn]end
+	mu    sync.Mutex
+	flow  *sync.Cond
+	stall bool // bytes wait, and nobody is told
+	conns map[*net.TCPConn]end
 }
 
 type end bool
@@ -65,18 +64,14 @@ func (p *proxy) accept() {
 }
 
 func (p *proxy) serve(client *net.TCPConn) {
-	if !p.add(client, clientEnd) {
-		return
-	}
+	p.add(client, clientEnd)
 	defer p.drop(client)
 	c, err := net.Dial("tcp", p.to)
 	if err != nil {
 		return // the client sees a reset, as if the server did not listen
 	}
 	server := c.(*net.TCPConn)
-	if !p.add(server, serverEnd) {
-		return
-	}
+	p.add(server, serverEnd)
 	defer p.drop(server)
 	var both sync.WaitGroup
 	both.Go(func() { p.pump(server, client) })
@@ -84,16 +79,11 @@ func (p *proxy) serve(client *net.TCPConn) {
 	both.Wait()
 }
 
-// add registers a connection for cut, or resets it if connections are refused.
-func (p *proxy) add(c *net.TCPConn, which end) bool {
+// add registers a connection for cut.
+func (p *proxy) add(c *net.TCPConn, which end) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.refuse {
-		reset(c)
-		return false
-	}
 	p.conns[c] = which
-	return true
 }
 
 func (p *proxy) drop(c *net.TCPConn) {
@@ -168,14 +158,8 @@ func (p *proxy) wait(n int) {
 // hold stalls all connections, and new ones: as if the network lost every packet.
 func (p *proxy) hold() { p.set(func() { p.stall = true }) }
 
-// resume ends a stall, or accepts connections again. What was held up arrives.
-func (p *proxy) resume() { p.set(func() { p.stall, p.refuse = false, false }) }
-
-// refuseAll resets all connections, and new ones until resume.
-func (p *proxy) refuseAll() int {
-	p.set(func() { p.refuse = true })
-	return p.cut()
-}
+// resume ends a stall. What was held up arrives.
+func (p *proxy) resume() { p.set(func() { p.stall = false }) }
 
 func (p *proxy) set(change func()) {
 	p.mu.Lock()
