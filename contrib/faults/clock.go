@@ -45,27 +45,11 @@ func processesFreeze(e *env) {
 	// Empty the buckets of the others.
 	e.burst(450, ask("kept"))
 
-	for _, i := range fleet {
-		e.check(i.signal(syscall.SIGSTOP))
-	}
-	begun := time.Now()
-	for n := range fleet {
-		k := keys[2*n+1]
-		e.check(p.admin.Revoke(e, k.Key.ID))
-	}
-	silent := 0
-	for n := range fleet {
-		ctx, cancel := context.WithTimeout(e, 300*time.Millisecond)
-		client := newClient()
-		if a := send(ctx, client, ask("kept")(n)); a.err != nil && state(fleet[n].cmd.Process.Pid) == "T" {
-			silent++
+	freeze(e, fleet, frozen, ask("kept"), func() {
+		for n := range fleet {
+			e.check(p.admin.Revoke(e, keys[2*n+1].Key.ID))
 		}
-		client.CloseIdleConnections()
-		cancel()
-	}
-	e.sleep(frozen - time.Since(begun))
-	e.want(silent == len(fleet), "only %d of %d processes were frozen", silent, len(fleet))
-	e.injected(silent, "%d processes stopped for %v by SIGSTOP, 3 keys revoked meanwhile", silent, frozen)
+	})
 	resumed := time.Now()
 	for _, i := range fleet {
 		e.check(i.signal(syscall.SIGCONT))
@@ -85,6 +69,29 @@ func processesFreeze(e *env) {
 		e.want(admitted > 0, "process %d admitted nothing", n)
 		e.logf("process %d admitted %d of %d", n, admitted, allowed)
 	}
+}
+
+// freeze stops processes for so long, makes a change meanwhile, and checks that none of
+// them answered.
+func freeze(e *env, fleet []*process, frozen time.Duration, ask func(n int) request, change func()) {
+	for _, i := range fleet {
+		e.check(i.signal(syscall.SIGSTOP))
+	}
+	begun := time.Now()
+	change()
+	silent := 0
+	for n := range fleet {
+		ctx, cancel := context.WithTimeout(e, 300*time.Millisecond)
+		client := newClient()
+		if a := send(ctx, client, ask(n)); a.err != nil && state(fleet[n].cmd.Process.Pid) == "T" {
+			silent++
+		}
+		client.CloseIdleConnections()
+		cancel()
+	}
+	e.sleep(frozen - time.Since(begun))
+	e.want(silent == len(fleet), "only %d of %d processes were frozen", silent, len(fleet))
+	e.injected(silent, "%d processes stopped for %v by SIGSTOP, a key of each revoked meanwhile", silent, frozen)
 }
 
 // state returns the state of a process as ps shows it: T is stopped.

@@ -32,21 +32,8 @@ func clientsLeave(e *env) {
 	each := pick(e, 20, 334)
 	const timeout = 2 * time.Second
 	takes := pick(e, 500*time.Millisecond, time.Second)
-	var longest most
-	var started sync.Map // of the lookups, by key: a channel that closes
-	keys := &keyring{senders: 1 << 20, fault: func(ctx context.Context, c senderauth.Credentials) error {
-		begun := time.Now()
-		defer func() { longest.add(time.Since(begun)) }()
-		if ch, ok := started.LoadAndDelete(c.APIKey); ok {
-			close(ch.(chan struct{}))
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(takes):
-			return nil
-		}
-	}}
+	lookups := &slowLookups{takes: takes}
+	keys := &keyring{senders: 1 << 20, fault: lookups.fault}
 	i := e.start(config{Validator: keys, Timeout: timeout, MaxLookups: 8192})
 	var left atomic.Int64
 	var mu sync.Mutex
@@ -58,7 +45,7 @@ func clientsLeave(e *env) {
 		e.cleanup(func() error { client.CloseIdleConnections(); return nil })
 		for n := range each {
 			pair, asked := good(k*each+n), make(chan struct{})
-			started.Store(pair.APIKey, asked)
+			lookups.started.Store(pair.APIKey, asked)
 			ctx, leave := context.WithCancel(e)
 			all.Go(func() {
 				if err := way.send(ctx, client, i, pair); ctx.Err() != nil && err != nil {
@@ -87,7 +74,7 @@ func clientsLeave(e *env) {
 	e.want(left.Load() == int64(each*len(leavers)), "only %d of %d clients left", left.Load(), each*len(leavers))
 	e.judge(answers, wants(200))
 	e.want(keys.asked.Load() == int64(each*len(leavers)), "%d lookups", keys.asked.Load())
-	e.within(timeout+100*time.Millisecond, longest.get(), "longest lookup")
+	e.within(timeout+100*time.Millisecond, lookups.longest.get(), "longest lookup")
 	unnoticed := 0
 	for _, way := range leavers {
 		if !way.noticed {
@@ -97,6 +84,27 @@ func clientsLeave(e *env) {
 	extra := int(i.charged.Load()) - len(answers)
 	e.want(extra <= unnoticed, "%d requests were charged whose clients had left, more than %d", extra, unnoticed)
 	e.lose("%d charges of POST clients: net/http does not notice that they left", extra)
+}
+
+// slowLookups take their time, unless they end before.
+type slowLookups struct {
+	takes   time.Duration
+	longest most
+	started sync.Map // by key: a channel that closes when its lookup starts
+}
+
+func (s *slowLookups) fault(ctx context.Context, c senderauth.Credentials) error {
+	begun := time.Now()
+	defer func() { s.longest.add(time.Since(begun)) }()
+	if ch, ok := s.started.LoadAndDelete(c.APIKey); ok {
+		close(ch.(chan struct{}))
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(s.takes):
+		return nil
+	}
 }
 
 func (l leaver) client() *http.Client {
