@@ -48,8 +48,9 @@ type Config struct {
 	// instead of deciding locally. The guard's own FailClosed then answers 503.
 	FailClosed bool
 	// OnMode is called when the limiter stops calling Redis, with the error of
-	// the last failed call, and with a nil error when it resumes. It must
-	// neither block nor call the limiter.
+	// the last failed call, and with a nil error when it resumes. It is called with
+	// Shared and an error that wraps ErrEvicts when the limiter finds that Redis may
+	// evict buckets. It must neither block nor call the limiter.
 	OnMode func(m Mode, err error)
 
 	// Prefix starts each key in Redis: {Prefix:v1:sender}:name. The empty
