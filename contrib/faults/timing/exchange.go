@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/senderauth/senderauth"
@@ -37,7 +38,9 @@ func (c *call) Write(b []byte) (int, error) { return len(b), nil }
 func (c *call) send(guess senderauth.Credentials) (time.Duration, int, error) {
 	clear(c.header)
 	c.status = http.StatusOK
-	c.request.Header["X-Sender-Id"][0], c.request.Header["X-Api-Key"][0] = guess.SenderID, guess.APIKey
+	// net/http makes new strings for each request, too. Without that, where in memory the
+	// guesses of one class happen to be would show.
+	c.request.Header["X-Sender-Id"][0], c.request.Header["X-Api-Key"][0] = strings.Clone(guess.SenderID), strings.Clone(guess.APIKey)
 	began := time.Now()
 	c.handler.ServeHTTP(c, c.request)
 	return time.Since(began), c.status, nil

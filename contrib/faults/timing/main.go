@@ -1,7 +1,7 @@
 // Command timing tells whether the time of a refusal depends on a secret: on how much of
 // a presented key is right, or on whether the sender in the request exists.
 //
-//	go run ./timing [-samples 1000000] [-loopback 100000] [-run PATTERN]
+//	go run ./timing [-samples 1000000] [-slow 100000] [-run PATTERN]
 //
 // For each question it sends requests of two classes in random order and compares their
 // times with Welch's t-test, after dudect (Reparaz, Balasch and Verbauwhede, 2017). It
@@ -22,14 +22,14 @@ import (
 func main() {
 	log.SetFlags(0)
 	samples := flag.Int("samples", 1_000_000, "samples of each class, in process")
-	loopback := flag.Int("loopback", 100_000, "samples of each class over TCP on 127.0.0.1")
+	slow := flag.Int("slow", 100_000, "samples of each class with a database, or over TCP on 127.0.0.1")
 	pattern := flag.String("run", "", "measure only the rows that match this `pattern`")
 	flag.Parse()
 	wanted, err := regexp.Compile(*pattern)
 	if err != nil {
 		log.Fatal(err)
 	}
-	kept, err := run(os.Stdout, wanted, *samples, *loopback)
+	kept, err := run(os.Stdout, wanted, *samples, *slow)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func main() {
 }
 
 // run measures every wanted row, prints it, and reports whether no row shows a difference.
-func run(w io.Writer, wanted *regexp.Regexp, samples, loopback int) (kept bool, err error) {
+func run(w io.Writer, wanted *regexp.Regexp, samples, slow int) (kept bool, err error) {
 	fmt.Fprint(w, "| Classes | Decided by | Samples of each | Medians | Difference of medians | largest abs(t), of the fastest |\n|---|---|--:|--:|--:|--:|\n")
 	kept = true
 	for _, q := range questions {
@@ -48,8 +48,8 @@ func run(w io.Writer, wanted *regexp.Regexp, samples, loopback int) (kept bool, 
 				continue
 			}
 			n := samples
-			if p.loopback {
-				n = loopback
+			if p.slow {
+				n = slow
 			}
 			times, err := p.measure(q, n)
 			if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math/rand/v2"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/senderauth/senderauth"
@@ -25,10 +26,10 @@ var questions = []question{
 		return [2]senderauth.Credentials{{SenderID: owner.SenderID, APIKey: string(near)}, {SenderID: owner.SenderID, APIKey: c.uuid()}}
 	}},
 	{"random key of a sender that exists, and of one that does not", func(c *client) [2]senderauth.Credentials {
-		// Both classes repeat their senders alike: what was used lately is in the caches
-		// of the processor, whoever used it.
+		// Both classes repeat their senders alike and read them from new strings: what was
+		// used lately is in the caches of the processor, whoever used it.
 		n := c.random.IntN(len(c.real))
-		return [2]senderauth.Credentials{{SenderID: c.real[n].SenderID, APIKey: c.uuid()}, {SenderID: c.strangers[n], APIKey: c.uuid()}}
+		return [2]senderauth.Credentials{{SenderID: strings.Clone(c.real[n].SenderID), APIKey: c.uuid()}, {SenderID: strings.Clone(c.strangers[n]), APIKey: c.uuid()}}
 	}},
 }
 
