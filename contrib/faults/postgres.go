@@ -79,9 +79,7 @@ func postgresRestarts(e *env) {
 		e.lose("%d of %d uncached requests answered 503, the last one sent %v after the return", len(failed), len(only(answers, of("uncached"))),
 			max(0, last.at.Sub(back)).Round(time.Millisecond))
 	}
-	e.until("uncached pairs are served", func() bool {
-		return e.ask(request{to: i, credentials: once[fresh.Add(1)].Credentials}).status == 200
-	})
+	e.untilServed(request{to: i, credentials: once[fresh.Add(1)].Credentials})
 }
 
 // The connections that listen for changes are killed, and a key is revoked before they are
@@ -148,18 +146,7 @@ func poolIsExhausted(e *env) {
 	e.want(opened() <= connections, "%d connections, more than %d", opened(), connections)
 	e.lose("%d of %d misses answered 503", len(only(answers, withStatus(503))), misses)
 	p.link.delay.Store(int64(e.delay))
-	e.until("misses are served", func() bool { return e.ask(request{to: i, credentials: uncached[0].Credentials}).status == 200 })
-}
-
-// servedOr503 judges a request that a lookup may have failed.
-func servedOr503(a answer) string {
-	switch {
-	case a.status == 503 && a.retryAfter == "":
-		return "503 without Retry-After"
-	case a.status != 200 && a.status != 503:
-		return "neither 200 nor 503"
-	}
-	return ""
+	e.untilServed(request{to: i, credentials: uncached[0].Credentials})
 }
 
 // Somebody changes the table of the keys in a transaction that stays open. Cached pairs
@@ -203,7 +190,7 @@ func tableIsLocked(e *env) {
 	e.lose("%d misses answered 503 within %v", misses, slowest(answers).Round(time.Millisecond))
 	e.check(tx.Commit())
 	committed := time.Now()
-	e.until("misses are served", func() bool { return e.ask(request{to: i, credentials: uncached[0].Credentials}).status == 200 })
+	e.untilServed(request{to: i, credentials: uncached[0].Credentials})
 	e.within(2*time.Second+4*e.delay, time.Since(committed), "from the end of the lock to the first 200")
 }
 
@@ -241,7 +228,7 @@ func schemaIsMissing(e *env) {
 	e.injected(len(only(answers, withStatus(503))), "table of the keys renamed")
 	_, err = p.db.Exec(`ALTER TABLE elsewhere RENAME TO sqlkeys_keys`)
 	e.check(err)
-	e.until("good keys are served", func() bool { return e.ask(request{to: i, credentials: keys[0].Credentials}).status == 200 })
+	e.untilServed(request{to: i, credentials: keys[0].Credentials})
 	e.lose("%d requests answered 503", len(answers))
 }
 

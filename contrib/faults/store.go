@@ -223,7 +223,7 @@ func storeIsDownFirst(e *env) {
 
 	e.check(p.Start())
 	for _, k := range keys {
-		e.until("good keys are served", func() bool { return e.ask(request{to: i, credentials: k.Credentials}).status == 200 })
+		e.untilServed(request{to: i, credentials: k.Credentials})
 	}
 }
 
