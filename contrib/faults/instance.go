@@ -39,9 +39,10 @@ type config struct {
 	Entries      int
 	Limit        senderauth.Limit // "default"; zero means no limit
 
-	Validator senderauth.Validator `json:"-"` // instead of Postgres
-	Handler   http.Handler         `json:"-"` // behind the guard; nil answers 200
-	Logger    *slog.Logger         `json:"-"` // of the events; nil discards them
+	Validator senderauth.Validator                            `json:"-"` // instead of Postgres
+	Around    func(senderauth.Validator) senderauth.Validator `json:"-"` // wraps the validator
+	Handler   http.Handler                                    `json:"-"` // behind the guard; nil answers 200
+	Logger    *slog.Logger                                    `json:"-"` // of the events; nil discards them
 }
 
 // An instance is a server with a guard and all that the guard depends on.
@@ -88,6 +89,9 @@ func newInstance(ctx context.Context, cfg config) (i *instance, err error) {
 			return i, err
 		}
 		v = i.store
+	}
+	if cfg.Around != nil {
+		v = cfg.Around(v)
 	}
 	i.cache, err = senderauth.NewCache(v, senderauth.CacheConfig{TTL: cfg.TTL, RejectedTTL: cfg.RejectedTTL, StaleTTL: cfg.StaleTTL,
 		LookupTimeout: cfg.Timeout, MaxLookups: cfg.MaxLookups, Entries: cfg.Entries})
@@ -234,6 +238,7 @@ func (l countingLimiter) Take(ctx context.Context, senderID string, charges []se
 type feed struct {
 	sqlkeys.Forgetter
 	purges, forgets atomic.Int64
+	last            atomic.Value // the sender of the last Forget
 }
 
 func (f *feed) Purge() {
@@ -244,4 +249,5 @@ func (f *feed) Purge() {
 func (f *feed) Forget(senderID string) {
 	f.Forgetter.Forget(senderID)
 	f.forgets.Add(1)
+	f.last.Store(senderID)
 }

@@ -197,3 +197,23 @@ func (e *env) repeat(goroutines int, d time.Duration, do func(ask func(request) 
 	clients.Wait()
 	return all
 }
+
+// servedOr503 judges a request that a lookup may have failed.
+func servedOr503(a answer) string {
+	switch {
+	case a.status == 503 && a.retryAfter == "":
+		return "503 without Retry-After"
+	case a.status != 200 && a.status != 503:
+		return "neither 200 nor 503"
+	}
+	return ""
+}
+
+// untilServed repeats a request until it is served. Until then a lookup may fail.
+func (e *env) untilServed(r request) {
+	e.until("the request is served", func() bool {
+		a := e.ask(r)
+		e.judge([]answer{a}, servedOr503)
+		return a.status == 200
+	})
+}

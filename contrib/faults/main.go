@@ -45,7 +45,7 @@ func main() {
 
 // all returns the scenarios in the order of their IDs.
 func all() []scenario {
-	return slices.Concat(storeScenarios, postgresScenarios, redisScenarios, clockScenarios, floodScenarios, quotaScenarios, connectionScenarios, lifecycleScenarios)
+	return slices.Concat(storeScenarios, postgresScenarios, redisScenarios, clockScenarios, revocationScenarios, floodScenarios, quotaScenarios, connectionScenarios, lifecycleScenarios)
 }
 
 // run runs the wanted scenarios one after the other and reports whether all promises

@@ -18,6 +18,9 @@ var storeScenarios = []scenario{
 	{id: "F-3", name: "validator that fails at random", run: validatorFails},
 	{id: "F-4", name: "validator that panics", run: validatorPanics},
 	{id: "F-5", name: "clients that leave", run: clientsLeave},
+	{id: "F-6", name: "PostgreSQL down from the start", server: true, run: storeIsDownFirst},
+	{id: "F-7", name: "outage of the validator for new keys", run: validatorIsDown},
+	{id: "F-8", name: "thousand requests with one new key", run: thunderingHerd},
 	{id: "F-9", name: "one hot key", run: hotKey},
 }
 
@@ -181,6 +184,112 @@ func someLookupsFail(e *env, status int, fault func(senderauth.Credentials) erro
 	e.want(text != "" && !strings.Contains(text, "6f52-4c8a-b1d7"), "the log is empty or shows a part of a key")
 	e.lose("%d requests answered %d", unanswered, status)
 	return i
+}
+
+// PostgreSQL goes away before the first request. Requests with two well-formed values get
+// 503, others 401, and another instance does not start. When it is back, all are served.
+func storeIsDownFirst(e *env) {
+	p := e.postgres()
+	keys := p.issue(e, 20, 1)
+	i := e.start(config{Postgres: p.url(), Watch: true})
+	e.check(p.Stop())
+	e.injected(1, "1 stop before the first request")
+	e.held("60 requests at once")
+	malformed := senderauth.Credentials{SenderID: good(0).SenderID, APIKey: "key"}
+	answers := e.burst(3*len(keys), func(n int) request {
+		switch n % 3 {
+		case 0:
+			return request{to: i, credentials: keys[n/3].Credentials, kind: "good"}
+		case 1:
+			return request{to: i, credentials: malformed, kind: "malformed"}
+		}
+		return request{to: i, kind: "missing"}
+	})
+	e.judge(answers, func(a answer) string {
+		if a.kind != "good" {
+			return wants(401)(a)
+		}
+		if a.retryAfter == "" {
+			return "no Retry-After"
+		}
+		return wants(503)(a)
+	})
+	e.want(i.served.Load() == 0, "%d requests reached the handler", i.served.Load())
+	began := time.Now()
+	_, err := newInstance(e, config{Postgres: p.url()})
+	e.want(err != nil, "an instance starts without PostgreSQL")
+	e.within(5*time.Second, time.Since(began), "until an instance reports that it cannot start")
+	e.lose("%d requests answered 503", len(only(answers, withStatus(503))))
+
+	e.check(p.Start())
+	for _, k := range keys {
+		e.untilServed(request{to: i, credentials: k.Credentials})
+	}
+}
+
+// All lookups fail. Soon the validator is asked only now and then, and its first answer
+// ends that.
+func validatorIsDown(e *env) {
+	var down atomic.Bool
+	var failed atomic.Int64
+	keys := &keyring{senders: 1 << 20, fault: func(context.Context, senderauth.Credentials) error {
+		if !down.Load() {
+			return nil
+		}
+		failed.Add(1)
+		return errOutage
+	}}
+	i := e.start(config{Validator: keys})
+	down.Store(true)
+	pairs := 0
+	next := func(int) request {
+		pairs++
+		return request{to: i, credentials: good(pairs), kind: "new"}
+	}
+	e.held("100 requests with new keys, twice, and one every 50 ms until the end")
+	e.judge(e.burst(100, next), wants(503))
+	first, began := failed.Load(), time.Now()
+	e.judge(e.burst(100, next), wants(503))
+	seconds := int64(time.Since(began)/time.Second) + 1
+	more := failed.Load() - first
+	e.injected(int(first), "%d lookups failed of 100, and %d of 100 more", first, more)
+	e.want(first < 100, "the validator was asked for each of 100 keys")
+	// Four probes a second, and as many again that were on their way.
+	e.want(more <= 8*seconds, "the validator was asked %d times more in %d s", more, seconds)
+	e.sleep(pick(e, 1500*time.Millisecond, 10*time.Second))
+
+	down.Store(false)
+	repaired := time.Now()
+	e.until("new keys are served", func() bool {
+		e.sleep(50 * time.Millisecond)
+		return e.ask(next(0)).status == 200
+	})
+	e.within(5*time.Second, time.Since(repaired), "from the repair to the first 200")
+	e.judge(e.burst(100, next), wants(200))
+	e.lose("200 requests answered 503, and those of %v after the repair", time.Since(repaired).Round(10*time.Millisecond))
+}
+
+// A thousand requests come at once with a key that is not cached. One of them asks.
+func thunderingHerd(e *env) {
+	n := pick(e, 200, 1000)
+	ask := make(chan struct{})
+	keys := &keyring{senders: 1, fault: func(ctx context.Context, _ senderauth.Credentials) error {
+		select {
+		case <-ask:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}}
+	i := e.start(config{Validator: keys, Timeout: patience})
+	e.held("%d requests at once", n)
+	ended := make(chan []answer)
+	go func() { ended <- e.burst(n, func(int) request { return request{to: i, credentials: good(0)} }) }()
+	e.until("all requests wait", func() bool { return i.cache.Stats().Misses == uint64(n) })
+	close(ask)
+	e.judge(<-ended, wants(200))
+	e.injected(int(i.cache.Stats().Misses), "%d requests waited for 1 lookup", i.cache.Stats().Misses)
+	e.want(keys.asked.Load() == 1, "%d lookups", keys.asked.Load())
 }
 
 // hotKey is asked for all the time. It is looked up behind its hits, and nobody waits.

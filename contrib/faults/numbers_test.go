@@ -1,0 +1,66 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Every number is shown by a scenario or by tests, or is known not to be.
+func TestEveryFaultIsShown(t *testing.T) {
+	var want, shown []int
+	for _, r := range ranges {
+		for n := r[0]; n <= r[1]; n++ {
+			want = append(want, n)
+		}
+	}
+	for _, e := range entries() {
+		shown = append(shown, e.number)
+		require.NotContains(t, unshown, e.number, "F-%d is shown", e.number)
+	}
+	require.Equal(t, slices.Compact(slices.Clone(shown)), shown, "a number has two entries")
+	all := append(slices.Clone(shown), unshown...)
+	slices.Sort(all)
+	require.Equal(t, want, all)
+}
+
+// The tests of the list exist.
+func TestListedTestsExist(t *testing.T) {
+	for _, e := range tested {
+		require.NotEmpty(t, e.tests, "F-%d", e.number)
+		for _, name := range e.tests {
+			folder, test, ok := strings.Cut(name, " ")
+			require.True(t, ok, "F-%d: %q", e.number, name)
+			require.Contains(t, testsIn(t, filepath.Join("../..", folder)), test, "F-%d: %s", e.number, folder)
+		}
+	}
+}
+
+// testsIn returns the names of the tests in a folder.
+func testsIn(t *testing.T, folder string) (names []string) {
+	files, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
+	require.NoError(t, err)
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		for _, d := range file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && (strings.HasPrefix(f.Name.Name, "Test") || strings.HasPrefix(f.Name.Name, "Fuzz")) {
+				names = append(names, f.Name.Name)
+			}
+		}
+	}
+	return names
+}
+
+func TestReadmeHasTheList(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	require.True(t, strings.Contains(string(text), "\n"+list()), "README.md lacks this list:\n%s", list())
+}
