@@ -116,11 +116,14 @@ func (o search) find(part string) string {
 		"in hexadecimal":     hex.EncodeToString([]byte(part)),
 		"as a list of bytes": strings.Trim(fmt.Sprint([]byte(part)), "[]"),
 	} {
+		if text == lower && form != "as it is" {
+			continue
+		}
 		if len(o.lower.Lookup([]byte(text), 1)) > 0 {
 			return form
 		}
 	}
-	for _, cased := range []string{part, lower, strings.ToUpper(part)} {
+	for _, cased := range slices.Compact([]string{part, lower, strings.ToUpper(part)}) {
 		if o.base64(cased) {
 			return "in base64"
 		}
@@ -136,6 +139,9 @@ func (o search) base64(part string) bool {
 			text := enc.EncodeToString([]byte(strings.Repeat("\x00", shift) + part))
 			from := (shift*8 + 5) / 6
 			to := (shift + len(part)) * 8 / 6
+			if enc == base64.RawURLEncoding && !strings.ContainsAny(text, "-_") {
+				continue // it is the same
+			}
 			if o.has(text[from:to]) {
 				return true
 			}
