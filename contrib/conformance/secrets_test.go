@@ -317,8 +317,9 @@ func (p *place) send(ctx context.Context, url string, c senderauth.Credentials) 
 		if err != nil {
 			continue // the client has left, or the handler panicked
 		}
-		resp.Header.Write(&p.responses)
-		io.Copy(&p.responses, resp.Body)
+		out := struct{ io.Writer }{&p.responses} // bytes.Buffer has methods that do not lock
+		resp.Header.Write(out)
+		io.Copy(out, resp.Body)
 		resp.Body.Close()
 	}
 }
