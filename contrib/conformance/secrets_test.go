@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
 	"runtime/pprof"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/internal/testservers"
 	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/internal/testservers/redistest"
 	"github.com/senderauth/senderauth/contrib/redislimit"
@@ -28,14 +28,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if err := errors.Join(pgtest.Close(), redistest.Close()); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { testservers.Main(m) }
 
 // Run all vectors, and requests while the store is slow, fails or panics and clients
 // leave. Then search everything that anybody can see for keys and parts of keys.
