@@ -69,9 +69,7 @@ func (e *env) endUnderLoad(fleet []*instance, endings []*ending, within time.Dur
 		all := func(n int) request {
 			return request{to: fleet[n%len(fleet)], credentials: g.keys[n/len(fleet)%len(g.keys)], kind: "key"}
 		}
-		e.until("all instances serve the keys", func() bool {
-			return len(only(e.burst(len(fleet)*len(g.keys), all), withStatus(200))) == len(fleet)*len(g.keys)
-		})
+		e.warm(len(fleet)*len(g.keys), all)
 		l := e.startLoad(perSecond, all)
 		e.sleep(50 * time.Millisecond)
 		g.began = time.Now()

@@ -36,8 +36,9 @@ type result struct {
 	requests   int
 	wrong      int
 	lost       []string
-	memory     int64 // bytes above the start, at the highest
-	goroutines int   // above the start, after the end
+	memory     int64         // bytes above the start, at the highest
+	goroutines int           // above the start, after the end
+	stalled    time.Duration // how long the process stood still at most
 	broken     []string
 	missing    error // a server that is not installed
 }
@@ -86,6 +87,7 @@ func (s scenario) try(parent context.Context, o options) result {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.memory = memory.stop()
+	e.stalled = memory.stalled
 	e.goroutines = extraGoroutines(before)
 	if e.missing != nil {
 		return e.result
