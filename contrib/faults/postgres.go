@@ -160,7 +160,8 @@ func poolIsExhausted(e *env) {
 // Somebody changes the table of the keys in a transaction that stays open. Cached pairs
 // are served; others get 503 in time, and no lookups pile up.
 func tableIsLocked(e *env) {
-	const lookups, timeout, misses = 16, 500 * time.Millisecond, 200
+	const lookups, misses = 16, 200
+	timeout := 500*time.Millisecond + 10*e.delay
 	p := e.postgres()
 	keys := p.issue(e, misses+10, 1)
 	cached, uncached := keys[misses:], keys[:misses]
