@@ -83,7 +83,25 @@ func (i *instance) mode() redislimit.Mode {
 	if len(i.modes) == 0 {
 		return redislimit.Shared
 	}
-	return i.modes[len(i.modes)-1]
+	return i.modes[len(i.modes)-1].mode
+}
+
+// fellBack reports whether the instance did without Redis while a request was on its way.
+func (i *instance) fellBack(a answer) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var since time.Time // zero while it uses Redis
+	for _, c := range i.modes {
+		switch {
+		case c.mode == redislimit.Fallback:
+			since = c.at
+		case !since.After(a.end()) && !c.at.Before(a.at):
+			return true
+		default:
+			since = time.Time{}
+		}
+	}
+	return !since.IsZero() && !since.After(a.end())
 }
 
 // wrong says what is wrong with an answer of a fleet that decides by itself if it has to.
@@ -198,13 +216,14 @@ func redisIsKilledFailClosed(e *env) {
 	timedOut := func(a answer) bool {
 		return slices.ContainsFunc(late, func(b answer) bool { return !a.at.After(b.end()) && !a.end().Before(b.at) })
 	}
+	up := func(a answer) bool { return a.end().Before(o.began) || a.at.After(o.over) }
 	e.judge(o.answers, func(a answer) string {
 		switch {
 		case a.kind == "bad" && a.status != 401:
 			return "not 401"
 		case a.kind == "good" && a.status == 503 && a.retryAfter == "":
 			return "503 without Retry-After"
-		case a.kind == "good" && a.status == 503 && !timedOut(a) && (a.end().Before(o.began) || a.at.After(o.over)):
+		case a.kind == "good" && a.status == 503 && up(a) && !timedOut(a) && !a.to.fellBack(a):
 			return "503 although Redis is up, and not because of a timeout"
 		case a.kind == "good" && a.status != 503 && down(a):
 			return "not 503"
@@ -213,6 +232,10 @@ func redisIsKilledFailClosed(e *env) {
 		}
 		return ""
 	})
+	if n := len(only(refused, up)); n > 0 {
+		e.want(len(only(late, up)) > 0, "%d requests answered 503 although Redis was up and no decision timed out", n)
+		e.lose("%d requests answered 503 while Redis was up, because decisions timed out", n)
+	}
 	e.want(o.served == int64(len(only(o.answers, withStatus(200)))), "a request that was refused reached the handler")
 	e.within(200*time.Millisecond+2*e.delay, slowest(refused), "slowest 503")
 	e.lose("%d requests answered 503 within %v", len(refused), slowest(refused).Round(time.Millisecond))
