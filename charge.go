@@ -182,6 +182,7 @@ func (c *charger) degrade(ctx context.Context, d *decision, err error) {
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		d.refuse(Canceled, err)
+		return
 	case c.failClosed || ctx.Err() != nil || overdue(ctx):
 		// A client may choose the deadline of its request, through a layer
 		// outside. That must not open a limit.
@@ -191,6 +192,7 @@ func (c *charger) degrade(ctx context.Context, d *decision, err error) {
 		// customers' API with it. Config.FailClosed says otherwise.
 		d.err = err
 	}
+	d.limiterFailed = true
 }
 
 // overdue reports that the deadline of ctx has passed. Err may not say so yet: a
@@ -209,6 +211,7 @@ func (c *charger) rehearse(ctx context.Context, d *decision, charge Charge) {
 	balances, err := c.limiter.Take(ctx, d.sender.ID, []Charge{charge})
 	if err != nil {
 		d.err = errors.Join(d.err, err)
+		d.limiterFailed = d.limiterFailed || !errors.Is(ctx.Err(), context.Canceled)
 	} else if len(balances) == 1 {
 		d.tally.rehearsed = balances[0]
 		if balances[0].Refused && d.dryRun == "" {

@@ -193,6 +193,7 @@ func TestLimiterFailure(t *testing.T) {
 				require.ErrorIs(t, a.events[0].Err, outage)
 			}
 			require.Equal(t, senderID(1), a.events[0].Sender.ID)
+			require.True(t, a.events[0].LimiterFailed)
 		})
 	}
 }
@@ -220,6 +221,7 @@ func TestEventOfTwoOutages(t *testing.T) {
 		require.ErrorIs(t, events[1].Err, limiterOutage)
 		require.ErrorIs(t, events[1].Err, errOutage)
 		require.Equal(t, senderauth.Admitted, events[1].Outcome)
+		require.True(t, events[1].LimiterFailed)
 	})
 }
 
@@ -482,6 +484,7 @@ func TestDryRun(t *testing.T) {
 		}))
 		require.Equal(t, 200, serve(a.guard.Charging("default", "strict").Wrap(a.hello()), of(1)).Status)
 		require.ErrorIs(t, a.events[0].Err, errOutage)
+		require.True(t, a.events[0].LimiterFailed)
 
 		calls := 0
 		down := takes(func([]senderauth.Charge) ([]senderauth.Balance, error) { calls++; return nil, errOutage })
@@ -501,6 +504,7 @@ func TestDeadlineOfTheRequestOpensNoLimit(t *testing.T) {
 	defer cancel()
 	require.Equal(t, unavailable, serve(a, of(1).WithContext(ctx)))
 	require.Equal(t, []senderauth.Outcome{"unavailable"}, a.outcomes())
+	require.True(t, a.events[0].LimiterFailed)
 	require.Equal(t, 200, serve(a, of(1)).Status, "the limiter's own failure fails open")
 
 	// A connection with the same deadline fails before the context says that it ended.

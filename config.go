@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Config configures [New], which reads it once. Only Limits is required.
@@ -100,6 +101,11 @@ type Config struct {
 	// RateFields chooses the fields that tell a client about its limits. The zero
 	// value sends both families.
 	RateFields RateFields
+	// ExpiryNotice is how long before [Sender.Expires] the responses to the key's
+	// authenticated requests, refusals included, carry X-Api-Key-Expires: that
+	// instant in RFC 3339, in UTC. It covers a rotated key in its grace period. Zero
+	// means never.
+	ExpiryNotice time.Duration
 	// ServeProblem answers refusals in place of the problem itself. p is complete:
 	// its status is 400 to 599, and Title, Type, Challenge and RetryAfter are what
 	// would have been sent. The function may change p, and must write a response
@@ -143,6 +149,9 @@ func (cfg *Config) validate() error {
 	}
 	if cfg.RateFields > RateFieldsNone {
 		m.add("Config.RateFields: %d is not one of the constants", cfg.RateFields)
+	}
+	if cfg.ExpiryNotice < 0 {
+		m.add("Config.ExpiryNotice: %v is negative", cfg.ExpiryNotice)
 	}
 	return errors.Join(m...)
 }

@@ -80,6 +80,7 @@ func TestNewReportsAMistakenConfig(t *testing.T) {
 		{"a realm with a DEL", senderauth.Config{Realm: "a\x7f"}, `Realm: "a\x7f" is not printable ASCII`},
 		{"a realm of all printable ASCII", senderauth.Config{Realm: " ~"}, ""},
 		{"the last choice of fields", senderauth.Config{RateFields: senderauth.RateFieldsNone}, ""},
+		{"notice after the end", senderauth.Config{ExpiryNotice: -1}, "ExpiryNotice: -1ns is negative"},
 		{"no choice of fields", senderauth.Config{RateFields: senderauth.RateFieldsNone + 1}, "RateFields: 4 is not one of the constants"},
 		{"an IPv6 proxy", senderauth.Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("fd00::/8")}, RequireTLS: true}, ""},
 		{"a limiter of nobody's", senderauth.Config{Limiter: new(senderauth.MemoryLimiter)}, "Limiter is a MemoryLimiter that NewMemoryLimiter did not make"},

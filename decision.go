@@ -20,6 +20,8 @@ type decision struct {
 	inner     bool
 	claimedID string
 
+	limiterFailed bool
+
 	limit  string        // that refused, or was charged first
 	dryRun string        // that would have refused
 	retry  time.Duration // of Limited; negative: never
@@ -50,7 +52,7 @@ func (d *decision) limited(limit string, retry time.Duration) {
 func (d *decision) event(elapsed time.Duration) Event {
 	e := Event{
 		Outcome: d.outcome, Limit: d.limit, DryRun: d.dryRun, Inner: d.inner,
-		Cached: d.cached, Elapsed: elapsed, Err: d.err,
+		Cached: d.cached, LimiterFailed: d.limiterFailed, Elapsed: elapsed, Err: d.err,
 	}
 	if d.sender != nil {
 		e.Sender = *d.sender

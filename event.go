@@ -36,6 +36,10 @@ type Event struct {
 	// Cached reports that the [Cache] given to New answered without a lookup, or
 	// that a guard further out did.
 	Cached bool
+	// LimiterFailed reports that the Limiter failed, with its error in Err. If it is
+	// false and an admitted request has an Err, a stale cache entry stood in for a
+	// failed lookup.
+	LimiterFailed bool
 	// Elapsed is how long the decision took.
 	Elapsed time.Duration
 	// Err is the cause of a refusal. An admitted request has one if a limiter

@@ -217,6 +217,7 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, d *decision, next 
 	h := w.Header()
 	canonicalize(h)
 	g.responder.setRateFields(h, d)
+	g.responder.setExpiry(h, d.sender)
 	keepPrivate(h, a)
 	defer a.handBack(r) // to a layer that recovers, too
 	next.ServeHTTP(w, &a.request)
@@ -227,7 +228,7 @@ func (g *Guard) serve(w http.ResponseWriter, r *http.Request, d *decision, next 
 func canonicalize(h http.Header) {
 	for name, lines := range h {
 		canonical := http.CanonicalHeaderKey(name)
-		if canonical != name && (canonical == "Cache-Control" || isRateField(canonical)) {
+		if canonical != name && (canonical == "Cache-Control" || isOwnField(canonical)) {
 			h[canonical] = append(h[canonical], lines...)
 			delete(h, name)
 		}

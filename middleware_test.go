@@ -353,6 +353,7 @@ func TestCanceled(t *testing.T) {
 		cancel()
 		require.Equal(t, unavailable, serve(a, of(1).WithContext(ctx)))
 		require.Equal(t, []senderauth.Outcome{"canceled"}, a.outcomes())
+		require.False(t, a.events[0].LimiterFailed)
 	})
 	t.Run("a deadline of an outer layer is an outage", func(t *testing.T) {
 		a := newApp(t, wait, senderauth.Config{})

@@ -97,23 +97,6 @@ func (f RateFields) set(h http.Header, items []rateItem, unix int64) {
 	}
 }
 
-// dropRateFields deletes the fields that set writes, under any spelling.
-func dropRateFields(h http.Header) {
-	for name := range h {
-		if isRateField(http.CanonicalHeaderKey(name)) {
-			delete(h, name)
-		}
-	}
-}
-
-func isRateField(canonical string) bool {
-	switch canonical {
-	case "Ratelimit", "Ratelimit-Policy", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset":
-		return true
-	}
-	return false
-}
-
 // tightest returns the item with the fewest whole tokens left; among equals, the
 // first that refused.
 func tightest(items []rateItem) *rateItem {

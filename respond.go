@@ -12,6 +12,7 @@ import (
 type responder struct {
 	challenge    string
 	fields       RateFields
+	expiryNotice time.Duration // 0: none
 	serveProblem func(http.ResponseWriter, *http.Request, *Problem, Outcome)
 	details      map[Outcome]string // of the refusals that are always the same
 	answers      map[Outcome]answer // to them, made once
@@ -22,6 +23,7 @@ func newResponder(cfg *Config) *responder {
 	p := &responder{
 		challenge:    challenge(cfg.KeyScheme, cfg.Realm),
 		fields:       cfg.RateFields,
+		expiryNotice: cfg.ExpiryNotice,
 		serveProblem: cfg.ServeProblem,
 		details: map[Outcome]string{
 			Insecure:      "HTTPS is required",
@@ -47,10 +49,11 @@ func newResponder(cfg *Config) *responder {
 func (p *responder) refuse(w http.ResponseWriter, r *http.Request, d *decision) {
 	h := w.Header()
 	clearRepresentation(h)
-	dropRateFields(h) // a guard outside may have set them, and a 401 must not tell of quota
+	dropOwnFields(h) // a guard outside may have set them, and a 401 must not tell of quota
 	if d.outcome == Limited {
 		p.setRateFields(h, d)
 	}
+	p.setExpiry(h, d.sender)
 	if p.serveProblem == nil {
 		a := p.answer(d)
 		a.write(w, r)
@@ -99,6 +102,14 @@ func (p *responder) setRateFields(h http.Header, d *decision) {
 	p.fields.set(h, d.tally.rateItems(buf[:0]), d.tally.unix)
 }
 
+// setExpiry announces the end of the sender's key.
+func (p *responder) setExpiry(h http.Header, s *Sender) {
+	if p.expiryNotice == 0 || s == nil || s.Expires.IsZero() || time.Until(s.Expires) > p.expiryNotice {
+		return
+	}
+	h["X-Api-Key-Expires"] = []string{s.Expires.UTC().Format(time.RFC3339)}
+}
+
 // appendLimited appends the detail of the documented API, which says "1 seconds".
 func appendLimited(b []byte, retry time.Duration) []byte {
 	b = append(b, "Rate limit exceeded."...)
@@ -119,4 +130,22 @@ func limitedAnswer(retry time.Duration) answer {
 		a.retryAfter = strconv.FormatInt(seconds(retry), 10)
 	}
 	return a
+}
+
+// dropOwnFields deletes what guards tell about a sender, under any spelling.
+func dropOwnFields(h http.Header) {
+	for name := range h {
+		if isOwnField(http.CanonicalHeaderKey(name)) {
+			delete(h, name)
+		}
+	}
+}
+
+// isOwnField reports whether the field tells about a sender's limits or key.
+func isOwnField(canonical string) bool {
+	switch canonical {
+	case "Ratelimit", "Ratelimit-Policy", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset", "X-Api-Key-Expires":
+		return true
+	}
+	return false
 }

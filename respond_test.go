@@ -1,6 +1,7 @@
 package senderauth_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -110,5 +111,48 @@ func TestServeProblemOfAnUploadThatNeverComes(t *testing.T) {
 		start := time.Now()
 		a.ServeHTTP(&deadlines{}, upload)
 		require.Less(t, time.Since(start), time.Second, "the problem that answers by itself does not wait again")
+	})
+}
+
+func TestExpiryNotice(t *testing.T) {
+	const notice = 14 * 24 * time.Hour
+	expires := epoch.Add(30 * 24 * time.Hour)
+	announced := []string{"X-Api-Key-Expires", "2000-01-31T00:00:00Z"}
+	ends := func(at time.Time) senderauth.ValidatorFunc {
+		return func(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+			s, err := knowsAll(ctx, c)
+			s.Expires = at
+			return s, err
+		}
+	}
+	bubble(t, "from the notice on", func(t *testing.T) {
+		elsewhere := time.FixedZone("", 3600)
+		a := newApp(t, ends(expires.Add(time.Second-1).In(elsewhere)), senderauth.Config{ExpiryNotice: notice})
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(a, of(1)))
+		time.Sleep(16 * 24 * time.Hour)
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(a, of(1)))
+		time.Sleep(time.Second)
+		require.Equal(t, hello(1).with(threeLeft(2)...).with(announced...), serve(a, of(1)))
+	})
+	bubble(t, "on refusals of an authenticated request only", func(t *testing.T) {
+		time.Sleep(20 * 24 * time.Hour)
+		a := newApp(t, ends(expires), senderauth.Config{ExpiryNotice: notice})
+		for range 3 {
+			serve(a, of(1))
+		}
+		require.Equal(t, limited("1").with(threeLeft(0)...).with(announced...), serve(a, of(1)))
+		require.Equal(t, noKey, serve(a, request()))
+		layer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["x-api-key-expires"] = []string{"the key of a guard outside"}
+			a.ServeHTTP(w, r)
+		})
+		require.Equal(t, noKey, serve(layer, request()))
+		time.Sleep(time.Second)
+		require.Equal(t, hello(1).with(threeLeft(0)...).with(announced...), serve(layer, of(1)))
+	})
+	bubble(t, "never for a key without an end, nor by default", func(t *testing.T) {
+		time.Sleep(20 * 24 * time.Hour)
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(newApp(t, nil, senderauth.Config{ExpiryNotice: notice}), of(1)))
+		require.Equal(t, hello(1).with(threeLeft(2)...), serve(newApp(t, ends(expires), senderauth.Config{}), of(1)))
 	})
 }

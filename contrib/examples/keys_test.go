@@ -102,7 +102,7 @@ func TestKeysSurviveARestart(t *testing.T) {
 		}
 
 		store, _ := openStore(t, db)
-		keys := all(t, store.Keys(t.Context(), ""))
+		keys := all(t, store.Keys(t.Context(), sqlkeys.KeyFilter{}))
 		require.Len(t, keys, 1)
 		require.False(t, keys[0].LastUsedAt.IsZero())
 		used := map[senderauth.Outcome]int64{}
@@ -133,7 +133,7 @@ func TestBothFormatsOfKeys(t *testing.T) {
 
 	again := start(t, "chi", pairOf(id, text), "-db", db)
 	require.Equal(t, 200, again.do(t, request{contactsTarget, as(id, text), ""}).StatusCode, "the store already has the key")
-	require.Len(t, all(t, store.Keys(t.Context(), "")), 2)
+	require.Len(t, all(t, store.Keys(t.Context(), sqlkeys.KeyFilter{})), 2)
 }
 
 // A change that an operator makes, with senderkeys or by hand in SQL, reaches all
@@ -190,7 +190,7 @@ func TestProgramsShareKeys(t *testing.T) {
 		served200(key)
 		served200(second.Credentials.APIKey)
 
-		for _, k := range all(t, store.Keys(t.Context(), id)) {
+		for _, k := range all(t, store.Keys(t.Context(), sqlkeys.KeyFilter{SenderID: id})) {
 			if k.ID != second.Key.ID {
 				require.Empty(t, senderkeys(t, db, nil, "key", "revoke", "-yes", k.ID))
 			}
@@ -269,7 +269,7 @@ func TestProgramsThatStartAtOnceShareOneFirstKey(t *testing.T) {
 		}
 		store, _ := openStore(t, db)
 		require.Len(t, all(t, store.Senders(t.Context())), 2)
-		require.Len(t, all(t, store.Keys(t.Context(), "")), 2)
+		require.Len(t, all(t, store.Keys(t.Context(), sqlkeys.KeyFilter{})), 2)
 	})
 }
 
@@ -292,7 +292,7 @@ func TestAdoptedKeyStaysRevoked(t *testing.T) {
 	pair := pairOf(uuid.NewString(), uuid.NewString())
 	start(t, "quickstart", pair, "-db", db).stop(t)
 	store, _ := openStore(t, db)
-	keys := all(t, store.Keys(t.Context(), ""))
+	keys := all(t, store.Keys(t.Context(), sqlkeys.KeyFilter{}))
 	require.Len(t, keys, 1)
 	require.NoError(t, store.Revoke(t.Context(), keys[0].ID))
 

@@ -35,7 +35,8 @@ type Config struct {
 	// Timeout is how long a decision waits for Redis, or up to a tenth less. In lease
 	// mode a decision may first wait for a call in flight for the same sender, and
 	// then for its own. If this process was suspended during the call, the decision waits
-	// once more. It need not cover the opening of a connection, which the
+	// once more. It must cover a round trip, or Redis is never used; four round trips
+	// leave room. It need not cover the opening of a connection, which the
 	// limiter does in the background. Zero means 50 milliseconds.
 	Timeout time.Duration
 	// Failures is the number of failed calls in a row after which the limiter
@@ -48,8 +49,9 @@ type Config struct {
 	// instead of deciding locally. The guard's own FailClosed then answers 503.
 	FailClosed bool
 	// OnMode is called when the limiter stops calling Redis, with the error of
-	// the last failed call, and with a nil error when it resumes. It must
-	// neither block nor call the limiter.
+	// the last failed call, and with a nil error when it resumes. It is called with
+	// Shared and an error that wraps ErrEvicts when the limiter finds that Redis may
+	// evict buckets. It must neither block nor call the limiter.
 	OnMode func(m Mode, err error)
 
 	// Prefix starts each key in Redis: {Prefix:v1:sender}:name. The empty

@@ -128,7 +128,7 @@ type modes struct {
 func (m *modes) add(mode redislimit.Mode, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if (mode == redislimit.Fallback) != (err != nil) {
+	if (mode == redislimit.Fallback) != (err != nil && !errors.Is(err, redislimit.ErrEvicts)) {
 		mode = redislimit.Mode(fmt.Sprintf("%s with %v", mode, err))
 	}
 	m.all = append(m.all, mode)

@@ -116,7 +116,7 @@ func (d *decisions) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// A recorder records the words of each command.
+// A recorder records the words of each call of a script.
 type recorder struct {
 	hook
 	words [][]any
@@ -124,7 +124,9 @@ type recorder struct {
 
 func (r *recorder) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		r.words = append(r.words, cmd.Args())
+		if strings.HasPrefix(cmd.Name(), "eval") {
+			r.words = append(r.words, cmd.Args())
+		}
 		return next(ctx, cmd)
 	}
 }

@@ -2,6 +2,7 @@ package redislimit_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -92,6 +93,9 @@ type wire struct {
 
 func (w *wire) ProcessHook(redis.ProcessHook) redis.ProcessHook {
 	return func(_ context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == "info" {
+			return errors.New("no INFO")
+		}
 		reply, err := []int64{1, 0, 0}, error(nil)
 		if !strings.HasSuffix(cmd.Args()[3].(string), "}probe") {
 			reply, err = w.answer()

@@ -2,6 +2,7 @@ package redislimit
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +21,7 @@ type line struct {
 
 	mu       sync.Mutex
 	inFlight int
-	next     *batch // waits for one of them to end
+	waiting  []*batch // for one of them to end, the oldest first
 }
 
 const (
@@ -33,6 +34,7 @@ const (
 )
 
 type batch struct {
+	end   time.Time // the deadline of all its commands
 	cmds  []redis.Cmder
 	start chan struct{} // closed when the caller that made the batch must send it
 	done  chan struct{} // closed when the commands have their replies
@@ -40,9 +42,9 @@ type batch struct {
 }
 
 // send sends cmd and waits until it has its reply or an error. ctx must have a deadline.
-// The first deadline in a batch ends all its commands.
 func (n *line) send(ctx context.Context, cmd redis.Cmder) error {
-	b, first := n.board(cmd)
+	end, _ := ctx.Deadline()
+	b, first := n.board(cmd, end)
 	if b == nil {
 		defer n.ended()
 		return n.client.Process(ctx, cmd)
@@ -70,20 +72,25 @@ func (n *line) send(ctx context.Context, cmd redis.Cmder) error {
 	return cmd.Err()
 }
 
-// board puts cmd into the next batch, and reports whether it is the first of it.
-// It returns nil if so few calls are in flight that cmd goes by itself.
-func (n *line) board(cmd redis.Cmder) (b *batch, first bool) {
+// board puts cmd into the youngest batch if that has the same deadline, or else into a new
+// one, and reports whether it is the first of it. So no command gets less time because it
+// shares a batch. board returns nil if so few calls are in flight that cmd goes by itself.
+func (n *line) board(cmd redis.Cmder, end time.Time) (b *batch, first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.inFlight < enoughInFlight {
 		n.inFlight++
 		return nil, false
 	}
-	if first = n.next == nil; first {
-		n.next = &batch{start: make(chan struct{}), done: make(chan struct{})}
+	if k := len(n.waiting); k > 0 && n.waiting[k-1].end.Equal(end) {
+		b = n.waiting[k-1]
+	} else {
+		first = true
+		b = &batch{end: end, start: make(chan struct{}), done: make(chan struct{})}
+		n.waiting = append(n.waiting, b)
 	}
-	n.next.cmds = append(n.next.cmds, cmd)
-	return n.next, first
+	b.cmds = append(b.cmds, cmd)
+	return b, first
 }
 
 // await waits until a batch may go. It returns the error of ctx if that ends first.
@@ -106,29 +113,30 @@ func (n *line) await(ctx context.Context, b *batch) error {
 	}
 }
 
-// ended ends a call and lets the next batch go, unless enough calls are in flight for the
+// ended ends a call and lets the oldest batch go, unless enough calls are in flight for the
 // batch to grow.
 func (n *line) ended() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.next == nil || n.inFlight > enoughInFlight && !n.next.late {
+	if len(n.waiting) == 0 || n.inFlight > enoughInFlight && !n.waiting[0].late {
 		n.inFlight--
 		return
 	}
-	close(n.next.start)
-	n.next = nil
+	close(n.waiting[0].start)
+	n.waiting = slices.Delete(n.waiting, 0, 1)
 }
 
 // hurry lets a batch go that has waited long enough.
 func (n *line) hurry(b *batch) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.next != b {
+	i := slices.Index(n.waiting, b)
+	if i < 0 {
 		return
 	}
 	if b.late = n.inFlight >= maxInFlight; !b.late {
 		n.inFlight++
-		n.next = nil
+		n.waiting = slices.Delete(n.waiting, i, i+1)
 		close(b.start)
 	}
 }
@@ -137,9 +145,9 @@ func (n *line) hurry(b *batch) {
 func (n *line) withdraw(b *batch) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.next != b {
-		return false
+	i := slices.Index(n.waiting, b)
+	if i >= 0 {
+		n.waiting = slices.Delete(n.waiting, i, i+1)
 	}
-	n.next = nil
-	return true
+	return i >= 0
 }

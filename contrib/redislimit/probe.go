@@ -39,6 +39,7 @@ func (l *Limiter) connect(sender string) error {
 		calls.Go(func() { _ = l.try(sender) }) // a pool may be smaller
 	}
 	calls.Wait()
+	l.inspected.Store(false) // a failover may have led to another server
 	return nil
 }
 

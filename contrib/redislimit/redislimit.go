@@ -19,6 +19,7 @@ import (
 	"cmp"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -44,8 +45,11 @@ type Limiter struct {
 	leases     *leaseMap // nil in exact mode
 	parts      []part    // of the key space; one except for a Cluster
 
+	inspected atomic.Bool // for eviction, since the limiter last connected
+
 	mu     sync.Mutex
-	open   int // breakers
+	open   int  // breakers
+	evicts bool // Redis, as OnMode was told
 	closed bool
 	stop   chan struct{}
 	ours   sync.WaitGroup // goroutines

@@ -179,6 +179,7 @@ func (l *Limiter) ask(ctx context.Context, sender string, again bool, call func(
 	reply, err := call(ctx, &part.line)
 	if err == nil || misused(err) {
 		part.succeeded()
+		l.inspect()
 		return reply, err
 	}
 	if timedOut(err) {

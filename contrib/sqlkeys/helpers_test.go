@@ -93,7 +93,7 @@ const keyNone = "key_aaaaaaaaaaaaaaaa"
 
 func keysOf(t *testing.T, s fixture, sender string) []sqlkeys.Key {
 	var keys []sqlkeys.Key
-	for k, err := range s.Keys(t.Context(), sender) {
+	for k, err := range s.Keys(t.Context(), sqlkeys.KeyFilter{SenderID: sender}) {
 		require.NoError(t, err)
 		keys = append(keys, k)
 	}

@@ -41,6 +41,11 @@ const stateSQL = `CASE
 	WHEN k.grace_until IS NOT NULL THEN 'retiring'
 	ELSE 'active' END`
 
+// endSQL is the end of a key, or NULL.
+const endSQL = `CASE
+	WHEN k.expires_at IS NULL OR k.grace_until < k.expires_at THEN k.grace_until
+	ELSE k.expires_at END`
+
 // A Key describes a key without the secret itself. Instants that do not apply
 // are zero.
 type Key struct {
@@ -59,6 +64,15 @@ type Key struct {
 	DisabledAt  time.Time
 	RevokedAt   time.Time
 	LastUsedAt  time.Time // accurate to 15 minutes; see [Recorder]
+}
+
+// Ends returns the instant at which the key stops working: the earlier of ExpiresAt
+// and GraceUntil. The zero time means never.
+func (k Key) Ends() time.Time {
+	if k.ExpiresAt.IsZero() || !k.GraceUntil.IsZero() && k.GraceUntil.Before(k.ExpiresAt) {
+		return k.GraceUntil
+	}
+	return k.ExpiresAt
 }
 
 const selectKeys = `SELECT k.id, k.sender_id, ` + stateSQL + `, k.name, k.environment, k.format, k.metadata,
@@ -93,17 +107,33 @@ func (s *Store) Key(ctx context.Context, id string) (Key, error) {
 	return k, err
 }
 
-// Keys yields the keys of a sender, including revoked ones, the oldest first.
-// An empty senderID selects the keys of all senders. Keys holds a connection
-// until the loop ends. It goes on after [ErrUnreadable], which comes with what
-// can be read of a key, and stops after any other error.
-func (s *Store) Keys(ctx context.Context, senderID string) iter.Seq2[Key, error] {
-	if senderID == "" {
-		return stream(ctx, s, query{text: selectKeys + ` ORDER BY k.sender_id, k.created_at, k.id`}, scanKey)
+// KeyFilter selects keys. The zero filter selects all of them, including revoked
+// ones.
+type KeyFilter struct {
+	_ [0]func()
+
+	SenderID string
+	// EndsBefore selects keys that are active or retiring and have an end before that
+	// instant; see [Key.Ends]. Zero selects keys in any state.
+	EndsBefore time.Time
+}
+
+// Keys yields keys by sender, the oldest first. It holds a connection until the
+// loop ends. It goes on after [ErrUnreadable], which comes with what can be read of
+// a key, and stops after any other error.
+func (s *Store) Keys(ctx context.Context, f KeyFilter) iter.Seq2[Key, error] {
+	q := query{text: selectKeys + ` WHERE 1 = 1`}
+	if f.SenderID != "" {
+		id, err := canonicalSenderID(f.SenderID)
+		if err != nil {
+			return failed[Key](err)
+		}
+		q.and(`k.sender_id`, `=`, id)
 	}
-	id, err := canonicalSenderID(senderID)
-	if err != nil {
-		return failed[Key](err)
+	if !f.EndsBefore.IsZero() {
+		q.and(endSQL, `<`, s.engine.instant(f.EndsBefore))
+		q.text += ` AND ` + stateSQL + ` IN ('active', 'retiring')`
 	}
-	return stream(ctx, s, query{selectKeys + ` WHERE k.sender_id = $1 ORDER BY k.created_at, k.id`, []any{id}}, scanKey)
+	q.text += ` ORDER BY k.sender_id, k.created_at, k.id`
+	return stream(ctx, s, q, scanKey)
 }

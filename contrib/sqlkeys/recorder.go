@@ -222,6 +222,9 @@ type RecorderStats struct {
 	Waiting  int    // counts that are not written yet
 }
 
+// Dropped returns RecorderStats.Dropped without waiting for a write.
+func (r *Recorder) Dropped() uint64 { return r.dropped.Load() }
+
 // Stats waits for a write in progress, at most 10 seconds.
 func (r *Recorder) Stats() RecorderStats {
 	r.flushing.Lock()

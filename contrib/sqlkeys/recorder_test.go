@@ -174,6 +174,7 @@ func TestRecorderDropsWhatDoesNotFit(t *testing.T) {
 		st := r.Stats()
 		require.LessOrEqual(t, st.Waiting, 64)
 		require.EqualValues(t, 2000, int(st.Dropped)+st.Waiting)
+		require.Equal(t, st.Dropped, r.Dropped())
 		require.Zero(t, st.Written)
 
 		_, err = s.db.Exec(`ALTER TABLE sqlkeys_away RENAME TO sqlkeys_usage`)

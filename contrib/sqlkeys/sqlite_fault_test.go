@@ -132,7 +132,7 @@ func TestEndedContextLeavesNoTransaction(t *testing.T) {
 		},
 		"lookup": func(ctx context.Context, s fixture, k sqlkeys.Issued) { s.Validate(ctx, k.Credentials) },
 		"list": func(ctx context.Context, s fixture, k sqlkeys.Issued) {
-			for range s.Keys(ctx, "") {
+			for range s.Keys(ctx, sqlkeys.KeyFilter{}) {
 			}
 		},
 		"flush": func(ctx context.Context, s fixture, k sqlkeys.Issued) {

@@ -63,7 +63,7 @@ func TestPreflightPassesWithCORSOutsideTheGuard(t *testing.T) {
 	}, ""}, do(api, "OPTIONS", preflight()))
 	require.Empty(t, outcomes, "a preflight does not reach the guard")
 
-	const exposed = "Ratelimit, Ratelimit-Policy, Retry-After, Www-Authenticate, X-Ratelimit-Limit, X-Ratelimit-Remaining, X-Ratelimit-Reset"
+	const exposed = "Ratelimit, Ratelimit-Policy, Retry-After, Www-Authenticate, X-Api-Key-Expires, X-Ratelimit-Limit, X-Ratelimit-Remaining, X-Ratelimit-Reset"
 	require.Equal(t, response{401, http.Header{
 		"Access-Control-Allow-Origin":   {"*"},
 		"Access-Control-Expose-Headers": {exposed},

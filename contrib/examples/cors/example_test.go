@@ -21,7 +21,7 @@ var allow = cors.New(cors.Options{
 	AllowedHeaders: []string{"x-api-key", "x-sender-id", "content-type"},
 	ExposedHeaders: []string{
 		"RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate",
-		"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
+		"X-Api-Key-Expires", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
 	},
 	MaxAge: 600, // seconds
 })

@@ -30,9 +30,12 @@ func openLimiter(set settings, log *slog.Logger) (_ senderauth.Limiter, done fun
 		Instances: set.instances,
 		Timeout:   set.redisTimeout,
 		OnMode: func(m redislimit.Mode, err error) {
-			if m == redislimit.Fallback {
+			switch {
+			case m == redislimit.Fallback:
 				log.Warn("limits are not shared: Redis is unreachable", "share", fmt.Sprintf("1/%d", set.instances), "error", err)
-			} else {
+			case err != nil:
+				log.Warn("limits are shared, but may not hold", "error", err)
+			default:
 				log.Info("limits are shared again")
 			}
 		},

@@ -21,7 +21,7 @@ var examples = map[string][]string{
 	"key enable":     {"key enable KEYID"},
 	"key show":       {"key show KEYID -json"},
 	"key revoke":     {"key revoke KEYID", "key revoke KEYID -yes"},
-	"key list":       {"key list -sender SENDER"},
+	"key list":       {"key list -sender SENDER", "key list -expiring 14d"},
 	"usage":          {"usage -sender SENDER -since 30d", "usage -key KEYID -since 2026-01-31 -json"},
 	"audit":          {"audit -key KEYID"},
 }

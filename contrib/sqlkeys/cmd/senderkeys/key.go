@@ -134,19 +134,24 @@ func (a *app) keyRevoke() *cobra.Command {
 }
 
 func (a *app) keyList() *cobra.Command {
-	var senderID string
+	var f sqlkeys.KeyFilter
+	var expiring string
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "List keys, revoked ones included",
 		Args:  cobra.NoArgs,
-		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
-			return printAll(a, orMissing(s.Keys(ctx, senderID), named(ctx, s, senderID, "")), listing[sqlkeys.Key]{
+		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) (err error) {
+			if f.EndsBefore, err = parseFuture("expiring", expiring); err != nil {
+				return err
+			}
+			return printAll(a, orMissing(s.Keys(ctx, f), named(ctx, s, f.SenderID, "")), listing[sqlkeys.Key]{
 				header: []string{"KEY", "SENDER", "STATE", "NAME", "ENVIRONMENT", "CREATED", "EXPIRES", "LAST USED"},
 				row:    keyRow,
 				json:   keyJSON,
 			})
 		}),
 	}
-	list.Flags().StringVar(&senderID, "sender", "", "UUID of a sender (default all)")
+	list.Flags().StringVar(&f.SenderID, "sender", "", "UUID of a sender (default all)")
+	list.Flags().StringVar(&expiring, "expiring", "", "only keys that work now and end within this time, such as 14d, or before a date or an RFC 3339 time")
 	return list
 }

@@ -151,6 +151,13 @@ func TestLifeOfAKey(t *testing.T) {
 		require.NoError(t, json.Unmarshal([]byte(s.ok("key", "rotate", id, "-grace", "1h", "-format", "prefixed", "-prefix", "acme", "-json")), &rotated))
 		require.Regexp(t, `^acme_[a-z2-7]{39}$`, rotated["api_key"])
 		require.NoError(t, s.validate(pair))
+		ending := strings.Split(s.ok("key", "list", "-expiring", "14d"), "\n")
+		require.Len(t, ending, 3, "the header, the old key, and the end of its line")
+		require.Equal(t, []string{id, sender, "retiring"}, strings.Fields(ending[1])[:3])
+		ends, err := time.Parse(time.RFC3339, strings.Fields(ending[1])[6])
+		require.NoError(t, err)
+		require.WithinDuration(t, time.Now().Add(time.Hour), ends, time.Minute)
+		require.Equal(t, 2, s.with("", "key", "list", "-expiring", "soon").code)
 		require.Equal(t, 4, s.with("", "key", "rotate", id).code)
 
 		s.ok("key", "disable", id)

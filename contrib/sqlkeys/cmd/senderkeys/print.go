@@ -74,7 +74,7 @@ func keyJSON(k sqlkeys.Key, unreadable error) any {
 
 func keyRow(k sqlkeys.Key) []string {
 	return []string{k.ID, k.SenderID, string(k.State), k.Name, string(k.Environment),
-		when(k.CreatedAt), when(k.ExpiresAt), when(k.LastUsedAt)}
+		when(k.CreatedAt), when(k.Ends()), when(k.LastUsedAt)}
 }
 
 func senderState(s sqlkeys.Sender) string {
