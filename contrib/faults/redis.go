@@ -18,8 +18,8 @@ var redisScenarios = []scenario{
 	{id: "F-27", name: "slow Redis", server: true, run: redisIsSlow},
 }
 
-// decision is the timeout of a decision: the default, and the round trip of -delay.
-func (e *env) decision() time.Duration { return 50*time.Millisecond + 2*e.delay }
+// decision is the timeout of a decision: the default, or four round trips of -delay.
+func (e *env) decision() time.Duration { return max(50*time.Millisecond, 8*e.delay) }
 
 // waited reports whether the answer may have waited for the timeout of a decision, which
 // is up to a tenth shorter than it says.

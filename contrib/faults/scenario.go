@@ -17,7 +17,7 @@ import (
 
 // A scenario injects faults under load and judges what clients got.
 type scenario struct {
-	id     string // of FAULTS.md, such as "F-1"; several are separated by ", "
+	id     string // such as "F-1", a number of the list in README.md; several are separated by ", "
 	name   string
 	server bool // PostgreSQL or Redis takes part, so that -delay means something
 	run    func(e *env)
