@@ -60,7 +60,7 @@ type instance struct {
 	charged atomic.Int64 // calls of the limiter
 
 	mu     sync.Mutex
-	modes  []redislimit.Mode
+	modes  []modeChange
 	events map[senderauth.Outcome]int
 	closes []func() error // in the order in which the parts were opened
 }
@@ -223,7 +223,13 @@ func (i *instance) outcomes(o senderauth.Outcome) int {
 func (i *instance) onMode(m redislimit.Mode, _ error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.modes = append(i.modes, m)
+	i.modes = append(i.modes, modeChange{time.Now(), m})
+}
+
+// A modeChange is when the limiter of an instance stopped or resumed calling Redis.
+type modeChange struct {
+	at   time.Time
+	mode redislimit.Mode
 }
 
 // A countingLimiter counts the calls of the instance's limiter.

@@ -217,3 +217,8 @@ func (e *env) untilServed(r request) {
 		return a.status == 200
 	})
 }
+
+// warm sends n requests until all of them are served, from then on from caches.
+func (e *env) warm(n int, next func(n int) request) {
+	e.until("all requests are served", func() bool { return len(only(e.burst(n, next), withStatus(200))) == n })
+}

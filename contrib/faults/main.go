@@ -64,7 +64,7 @@ func run(ctx context.Context, w io.Writer, wanted *regexp.Regexp, o options) boo
 			log.Printf("%s took %v", s.id, time.Since(began).Round(time.Millisecond))
 		}
 		for _, b := range r.broken {
-			broken = append(broken, fmt.Sprintf("%s: %s", s.id, b))
+			broken = append(broken, fmt.Sprintf("%s: %s (the process stood still for up to %v)", s.id, b, r.stalled.Round(time.Millisecond)))
 		}
 		if ctx.Err() != nil {
 			broken = append(broken, ctx.Err().Error())

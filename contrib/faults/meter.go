@@ -10,9 +10,11 @@ import (
 )
 
 // A memoryMeter finds the most memory that the process has taken from the system since
-// its start. The load generator is in it, too.
+// its start. The load generator is in it, too. It also finds how long the process stood
+// still at most, because other programs had the processors or it was overloaded itself.
 type memoryMeter struct {
 	start, most int64
+	stalled     time.Duration
 	quit        chan struct{}
 	ended       chan struct{}
 }
@@ -23,12 +25,15 @@ func measureMemory() *memoryMeter {
 	m.most = m.start
 	go func() {
 		defer close(m.ended)
+		const every = 50 * time.Millisecond
 		for {
 			m.most = max(m.most, memoryInUse())
+			slept := time.Now()
 			select {
 			case <-m.quit:
 				return
-			case <-time.After(50 * time.Millisecond):
+			case <-time.After(every):
+				m.stalled = max(m.stalled, time.Since(slept)-every)
 			}
 		}
 	}()

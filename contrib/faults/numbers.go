@@ -13,17 +13,17 @@ var ranges = [][2]int{{1, 9}, {10, 15}, {20, 27}, {30, 32}, {33, 39}, {40, 43}, 
 // unshown are the numbers that nothing shows yet.
 var unshown = []int{
 	13, // failover to a replica that lags
-	42, // whether the time of a refusal tells a secret
 }
 
 // An entry of the list says what shows what a fault does.
 type entry struct {
 	number int
 	fault  string
-	tests  []string // a folder of the repository, a space and the name; none for a scenario
+	tests  []string // a folder of the repository, with a space and a name for a test, or else for a program; none for a scenario
 }
 
-// tested are the faults that tests of the repository show, and not a scenario.
+// tested are the faults that tests and other programs of the repository show, and not a
+// scenario.
 var tested = []entry{
 	{25, "instances share one sender, below, at and above its limit", []string{"contrib/redislimit TestInstances", "contrib/redislimit TestSimulation"}},
 	{26, "clocks of Redis and of the instances differ", []string{"contrib/redislimit TestRedisSeesNoClockAndNoKey"}},
@@ -34,10 +34,11 @@ var tested = []entry{
 		". TestCacheNeverOutlivesExpires", ". TestCacheComparesExpiresByTheCalendar", ". TestSleepOfTheMachineCountsTowardsTTL",
 	}},
 	{40, "keys in outputs", []string{". TestNoPartOfAKeyIsShownAnywhere", "contrib/conformance TestNoKeyInAnyOutput"}},
-	{41, "keys in memory", []string{". TestNoKeyIsKept"}},
+	{41, "keys in memory", []string{". TestNoKeyIsKept", "contrib/faults/heap TestHeapHoldsNoKey"}},
+	{42, "secrets in the time of a refusal", []string{"contrib/faults/timing", "contrib/faults/timing TestPlantedLeakIsFound"}},
 	{61, "more parallel requests than the burst", []string{". TestParallelRequestsAdmitExactlyTheBurst", "contrib/redislimit TestExactlyTheBurst"}},
 	{62, "two limits, one of them used up", []string{". TestSeveralLimits"}},
-	{76, "soak", []string{"contrib/faults/soak TestNoAnswerIsWrong"}},
+	{76, "soak", []string{"contrib/faults/soak", "contrib/faults/soak TestNoAnswerIsWrong"}},
 	{78, "any bytes as a request", []string{". FuzzWrap"}},
 	{79, "random schedules against a model", []string{
 		". TestCacheRandomSchedules", ". TestLimitsOfAnySizeMintNothing", "contrib/redislimit TestSimulation",

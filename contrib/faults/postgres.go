@@ -30,7 +30,7 @@ func postgresRestarts(e *env) {
 	cached := p.issue(e, 10, 10)
 	once := p.issue(e, 1, perSecond/10*int((2*after+down)/time.Second+30))
 	i := e.start(config{Postgres: p.url(), Connections: connections, Watch: true})
-	e.burst(len(cached), func(n int) request { return request{to: i, credentials: cached[n].Credentials, kind: "cached"} })
+	e.warm(len(cached), func(n int) request { return request{to: i, credentials: cached[n].Credentials, kind: "cached"} })
 	e.held("%d requests/s, 90 %% cached", perSecond)
 	opened := sampleMost(e, func() int64 { return int64(i.db.Stats().OpenConnections) })
 
@@ -57,12 +57,17 @@ func postgresRestarts(e *env) {
 	answers := l.stop()
 
 	e.injected(refusedPings, "1 fast restart, down for %v", back.Sub(stopped).Round(100*time.Millisecond))
-	failed := only(answers, func(a answer) bool { return a.status == 503 })
+	failed := only(answers, withStatus(503))
+	// When the feed is back it purges the cache, and all cached pairs are looked up at once.
+	// A round trip for each of them on few new connections may take longer than the half of
+	// LookupTimeout for which lookups queue.
+	lookups := 2 * e.delay * time.Duration(6+len(cached)/connections)
+	crowded := lookups > time.Second
 	e.judge(answers, func(a answer) string {
 		switch {
 		case a.status == 200:
 			return ""
-		case a.kind == "cached":
+		case a.kind == "cached" && !(crowded && a.at.After(back) && a.status == 503):
 			return "not 200"
 		case a.status != 503 || a.retryAfter == "":
 			return "neither 200 nor 503 with Retry-After"
@@ -75,8 +80,11 @@ func postgresRestarts(e *env) {
 	e.want(len(failed) > 0, "no lookup failed while PostgreSQL was down")
 	if len(failed) > 0 {
 		last := failed[len(failed)-1]
-		e.within(2*time.Second+4*e.delay, last.at.Sub(back), "last 503 after the return")
-		e.lose("%d of %d uncached requests answered 503, the last one sent %v after the return", len(failed), len(only(answers, of("uncached"))),
+		e.within(2*time.Second+lookups, last.at.Sub(back), "last 503 after the return")
+		if n := len(only(failed, of("cached"))); n > 0 {
+			e.lose("%d requests with pairs that were cached before the return", n)
+		}
+		e.lose("%d of %d uncached requests answered 503, the last one sent %v after the return", len(only(failed, of("uncached"))), len(only(answers, of("uncached"))),
 			max(0, last.at.Sub(back)).Round(time.Millisecond))
 	}
 	e.untilServed(request{to: i, credentials: once[fresh.Add(1)].Credentials})
@@ -123,7 +131,7 @@ func poolIsExhausted(e *env) {
 	next := func(n int) request {
 		return request{to: i, credentials: cached[n%len(cached)].Credentials, kind: "cached"}
 	}
-	e.judge(e.burst(len(cached), next), wants(200))
+	e.warm(len(cached), next)
 	calm := measureMemory()
 	e.judge(e.burst(misses, next), wants(200))
 	baseline := calm.stop()
@@ -152,7 +160,8 @@ func poolIsExhausted(e *env) {
 // Somebody changes the table of the keys in a transaction that stays open. Cached pairs
 // are served; others get 503 in time, and no lookups pile up.
 func tableIsLocked(e *env) {
-	const lookups, timeout, misses = 16, 500 * time.Millisecond, 200
+	const lookups, misses = 16, 200
+	timeout := 500*time.Millisecond + 10*e.delay
 	p := e.postgres()
 	keys := p.issue(e, misses+10, 1)
 	cached, uncached := keys[misses:], keys[:misses]
@@ -160,7 +169,7 @@ func tableIsLocked(e *env) {
 	next := func(n int) request {
 		return request{to: i, credentials: cached[n%len(cached)].Credentials, kind: "cached"}
 	}
-	e.judge(e.burst(len(cached), next), wants(200))
+	e.warm(len(cached), next)
 	tx, err := p.db.Begin()
 	e.check(err)
 	defer tx.Rollback()

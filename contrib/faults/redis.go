@@ -18,12 +18,12 @@ var redisScenarios = []scenario{
 	{id: "F-27", name: "slow Redis", server: true, run: redisIsSlow},
 }
 
-// decision is the timeout of a decision, by default.
-const decision = 50 * time.Millisecond
+// decision is the timeout of a decision: the default, or four round trips of -delay.
+func (e *env) decision() time.Duration { return max(50*time.Millisecond, 8*e.delay) }
 
 // waited reports whether the answer may have waited for the timeout of a decision, which
 // is up to a tenth shorter than it says.
-func (a answer) waited() bool { return a.took >= decision*9/10 }
+func (e *env) waited(a answer) bool { return a.took >= e.decision()*9/10 }
 
 // A fleet is three instances that share a Redis. A hundred senders send to all of them.
 type fleet struct {
@@ -42,6 +42,7 @@ func (e *env) fleet(limit senderauth.Limit, failClosed bool) *fleet {
 	for range instances {
 		f.instances = append(f.instances, e.start(config{
 			Validator: &keyring{senders: 100}, Redis: f.redis.link.addr(), Instances: instances, Limit: limit, FailClosed: failClosed,
+			RedisTimeout: e.decision(),
 		}))
 	}
 	e.burst(len(f.instances)*8, f.next) // they open their connections
@@ -82,7 +83,25 @@ func (i *instance) mode() redislimit.Mode {
 	if len(i.modes) == 0 {
 		return redislimit.Shared
 	}
-	return i.modes[len(i.modes)-1]
+	return i.modes[len(i.modes)-1].mode
+}
+
+// fellBack reports whether the instance did without Redis while a request was on its way.
+func (i *instance) fellBack(a answer) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var since time.Time // zero while it uses Redis
+	for _, c := range i.modes {
+		switch {
+		case c.mode == redislimit.Fallback:
+			since = c.at
+		case !since.After(a.end()) && !c.at.Before(a.at):
+			return true
+		default:
+			since = time.Time{}
+		}
+	}
+	return !since.IsZero() && !since.After(a.end())
 }
 
 // wrong says what is wrong with an answer of a fleet that decides by itself if it has to.
@@ -110,7 +129,7 @@ func (f *fleet) atMost(bursts int, both time.Duration, answers []answer) {
 		if a.end().After(last[c]) {
 			last[c] = a.end()
 		}
-		if a.waited() {
+		if f.waited(a) {
 			late[c]++
 		}
 	}
@@ -177,10 +196,10 @@ func redisIsKilled(e *env) {
 // judgeDelays judges that decisions wait only until the instances know of the outage.
 func (e *env) judgeDelays(o *outage) {
 	baseline, first, rest := o.phases()
-	e.within(decision+jitter, quantile(first, 0.99), "p99 of the first second")
+	e.within(e.decision()+jitter, quantile(first, 0.99), "p99 of the first second")
 	e.within(quantile(baseline, 0.99)+time.Millisecond+jitter, quantile(rest, 0.99), "p99 of the rest of the outage")
-	e.within(time.Second, o.known.Sub(o.began), "until no decision waits")
-	paid := len(only(first, answer.waited))
+	e.within(time.Second+e.decision(), o.known.Sub(o.began), "until no decision waits")
+	paid := len(only(first, e.waited))
 	e.lose("%d of %d requests waited for the timeout", paid, len(o.answers))
 }
 
@@ -192,18 +211,19 @@ func redisIsKilledFailClosed(e *env) {
 	refused := only(o.answers, withStatus(503))
 	e.injected(len(refused), "1 kill, away for %v", o.ended.Sub(o.began).Round(100*time.Millisecond))
 	down := func(a answer) bool { return a.at.After(o.known) && a.end().Before(o.ended) }
-	late := only(o.answers, answer.waited)
+	late := only(o.answers, e.waited)
 	// A decision shares the deadline of those that go to Redis together with it.
 	timedOut := func(a answer) bool {
 		return slices.ContainsFunc(late, func(b answer) bool { return !a.at.After(b.end()) && !a.end().Before(b.at) })
 	}
+	up := func(a answer) bool { return a.end().Before(o.began) || a.at.After(o.over) }
 	e.judge(o.answers, func(a answer) string {
 		switch {
 		case a.kind == "bad" && a.status != 401:
 			return "not 401"
 		case a.kind == "good" && a.status == 503 && a.retryAfter == "":
 			return "503 without Retry-After"
-		case a.kind == "good" && a.status == 503 && !timedOut(a) && (a.end().Before(o.began) || a.at.After(o.over)):
+		case a.kind == "good" && a.status == 503 && up(a) && !timedOut(a) && !a.to.fellBack(a):
 			return "503 although Redis is up, and not because of a timeout"
 		case a.kind == "good" && a.status != 503 && down(a):
 			return "not 503"
@@ -212,8 +232,12 @@ func redisIsKilledFailClosed(e *env) {
 		}
 		return ""
 	})
+	if n := len(only(refused, up)); n > 0 {
+		e.want(len(only(late, up)) > 0, "%d requests answered 503 although Redis was up and no decision timed out", n)
+		e.lose("%d requests answered 503 while Redis was up, because decisions timed out", n)
+	}
 	e.want(o.served == int64(len(only(o.answers, withStatus(200)))), "a request that was refused reached the handler")
-	e.within(200*time.Millisecond, slowest(refused), "slowest 503")
+	e.within(200*time.Millisecond+2*e.delay, slowest(refused), "slowest 503")
 	e.lose("%d requests answered 503 within %v", len(refused), slowest(refused).Round(time.Millisecond))
 }
 
@@ -227,8 +251,8 @@ func redisIsCutOff(e *env) {
 	f.atMost(3, o.known.Sub(o.began)+o.over.Sub(o.ended), o.answers)
 	e.judgeDelays(o)
 	during := only(o.answers, func(a answer) bool { return !a.at.Before(o.began) && a.at.Before(o.ended) })
-	paid := only(during, answer.waited)
-	e.within(2*decision*9/10, slowest(paid), "slowest request of the outage, which waits for one timeout")
+	paid := only(during, e.waited)
+	e.within(2*e.decision()*9/10, slowest(paid), "slowest request of the outage, which waits for one timeout")
 	if e.long {
 		e.want(len(paid) <= len(during)/100, "%d of %d requests waited for the timeout, more than 1 %%", len(paid), len(during))
 	}
@@ -246,7 +270,7 @@ func redisFailsOver(e *env) {
 	e.injected(1, "1 replica, promoted after %v", o.ended.Sub(o.began).Round(100*time.Millisecond))
 	e.judge(o.answers, f.wrong)
 	f.atMost(3, o.known.Sub(o.began)+o.over.Sub(o.ended), o.answers)
-	e.within(2*time.Second, o.over.Sub(o.ended), "from the promotion until all instances use Redis")
+	e.within(2*time.Second+8*e.delay, o.over.Sub(o.ended), "from the promotion until all instances use Redis")
 
 	l := f.startLoad(perSecond, f.next)
 	e.sleep(phase)
@@ -292,7 +316,7 @@ func redisIsSlow(e *env) {
 	e.injected(len(delayed), "%d answers %v later", len(delayed), away)
 	e.judge(append(baseline, answers...), wants(200))
 	e.within(quantile(baseline, 0.5)+away+5*time.Millisecond, quantile(answers, 0.5), "median")
-	e.within(decision+jitter, quantile(answers, 0.99), "p99")
+	e.within(e.decision()+jitter, quantile(answers, 0.99), "p99")
 	if e.long {
 		e.want(f.instances[0].mode() == redislimit.Shared, "the instance stopped using Redis")
 	}

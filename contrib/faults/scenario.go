@@ -17,7 +17,7 @@ import (
 
 // A scenario injects faults under load and judges what clients got.
 type scenario struct {
-	id     string // of FAULTS.md, such as "F-1"; several are separated by ", "
+	id     string // such as "F-1", a number of the list in README.md; several are separated by ", "
 	name   string
 	server bool // PostgreSQL or Redis takes part, so that -delay means something
 	run    func(e *env)
@@ -36,8 +36,9 @@ type result struct {
 	requests   int
 	wrong      int
 	lost       []string
-	memory     int64 // bytes above the start, at the highest
-	goroutines int   // above the start, after the end
+	memory     int64         // bytes above the start, at the highest
+	goroutines int           // above the start, after the end
+	stalled    time.Duration // how long the process stood still at most
 	broken     []string
 	missing    error // a server that is not installed
 }
@@ -86,6 +87,7 @@ func (s scenario) try(parent context.Context, o options) result {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.memory = memory.stop()
+	e.stalled = memory.stalled
 	e.goroutines = extraGoroutines(before)
 	if e.missing != nil {
 		return e.result
