@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
@@ -77,4 +79,38 @@ func TestChangeDecidesAfterWaitingForAnother(t *testing.T) {
 	require.NoError(t, other.Commit())
 	require.ErrorIs(t, <-rotated, sqlkeys.ErrRevoked)
 	require.Len(t, keysOf(t, s, ""), 1)
+}
+
+// A change holds one connection and waits for no other: it ends on a pool that has no more.
+func TestChangesNeedOneConnection(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		s.db.SetMaxOpenConns(1)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		first, ok, err := s.IssueFirst(ctx)
+		require.NoError(t, err)
+		require.True(t, ok)
+		sender := first.Key.SenderID
+		_, err = s.Adopt(ctx, senderauth.Credentials{SenderID: uuid.NewString(), APIKey: uuid.NewString()})
+		require.NoError(t, err)
+		_, err = s.CreateSender(ctx, sqlkeys.NewSender{})
+		require.NoError(t, err)
+		k, err := s.Issue(ctx, sqlkeys.NewKey{SenderID: sender})
+		require.NoError(t, err)
+		_, err = s.Rotate(ctx, k.Key.ID, sqlkeys.Rotation{Grace: time.Hour})
+		require.NoError(t, err)
+		require.NoError(t, s.SetLimits(ctx, sender, map[string]senderauth.Limit{"default": senderauth.PerSecond(1)}))
+		for _, change := range []func(context.Context, string) error{s.DisableSender, s.EnableSender} {
+			require.NoError(t, change(ctx, sender))
+		}
+		for _, change := range []func(context.Context, string) error{s.Disable, s.Enable, s.Revoke} {
+			require.NoError(t, change(ctx, first.Key.ID))
+		}
+		r, err := s.NewRecorder(sqlkeys.RecorderConfig{})
+		require.NoError(t, err)
+		r.Observe(ctx, senderauth.Event{Outcome: senderauth.Admitted, Sender: senderauth.Sender{ID: sender, KeyID: k.Key.ID}})
+		require.NoError(t, r.Close(ctx))
+		require.EqualValues(t, 1, r.Stats().Written)
+		require.NoError(t, sqlkeys.Migrate(ctx, s.db))
+	})
 }

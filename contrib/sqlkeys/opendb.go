@@ -16,7 +16,8 @@ import (
 // mode with a busy timeout of 5 seconds. If another file takes its place, the pool
 // drops its connections to the one before. The pool has at most 16 connections
 // unless the caller sets another limit. OpenDB does not contact PostgreSQL yet.
-// Connecting takes at most 5 seconds unless the URL says otherwise.
+// Connecting takes at most 5 seconds unless the URL says otherwise. A connection to
+// PostgreSQL lives for at most 5 minutes.
 func OpenDB(source string) (*sql.DB, error) {
 	scheme, _, hasScheme := strings.Cut(source, "://")
 	var db *sql.DB

@@ -17,6 +17,8 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
+const connLifetime = 5 * time.Minute
+
 // postgres is the engine for PostgreSQL.
 type postgres struct{ db *sql.DB }
 
@@ -50,7 +52,10 @@ func openPostgres(source string) (*sql.DB, error) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 5 * time.Second
 	}
-	return stdlib.OpenDB(*cfg), nil
+	db := stdlib.OpenDB(*cfg)
+	// A connection may outlive a failover, and hear nothing of the new primary.
+	db.SetConnMaxLifetime(connLifetime)
+	return db, nil
 }
 
 func (p *postgres) translate(query string) string { return query }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A Forgetter drops what it remembers about senders when [Store.Watch] tells it
@@ -20,6 +22,7 @@ type Forgetter interface {
 type feed struct {
 	Forgetter
 	connected func()
+	warn      func(error) // that the feed does not work
 }
 
 // start begins a feed. From now on it misses no change. It may have missed earlier ones, so
@@ -38,10 +41,15 @@ const firstRetry, maxRetry = 50 * time.Millisecond, time.Second
 // On PostgreSQL, triggers notify it (LISTEN). If the connection is lost, Watch
 // reconnects: first after 50 ms, later after at most 1 second. It notices
 // within 7 seconds that a connection has died silently. After reconnecting it
-// purges c, because it may have missed changes. A revoked key is therefore
+// purges c, because it may have missed changes. Every 5 seconds it sends itself a
+// notification through the pool. If that does not arrive, it reconnects: the pool may
+// have followed a failover to another server. A revoked key is therefore
 // refused as soon as the notification arrives or the connection is back, and in
 // any case when the TTL of the cache ends. While the connection is down, c
 // keeps serving what it remembers.
+//
+// Notifications do not pass PgBouncer in transaction mode, and a standby has none. Watch
+// then logs once what to do, and a revoked key is accepted until its TTL ends.
 //
 // On SQLite, Watch reports changes made through this Store at once, and others
 // within 20 ms. If another file takes the place of the file of a pool of [OpenDB],
@@ -51,21 +59,29 @@ func (s *Store) Watch(ctx context.Context, c Forgetter) error {
 		return errors.New("sqlkeys: Watch needs a connection for itself, and the pool has only one")
 	}
 	wait := firstRetry
-	f := feed{c, func() {
+	said := make(map[string]bool) // kinds of errors since the feed was last there
+	warn := func(err error) {
+		if kind := kind(err); !said[kind] {
+			said[kind] = true
+			s.log.WarnContext(ctx, "sqlkeys: the feed of changes is lost", "error", err)
+		}
+	}
+	connected := func() {
 		if wait > firstRetry {
 			s.log.InfoContext(ctx, "sqlkeys: the feed of changes is back")
+			clear(said)
 		}
 		wait = firstRetry
-	}}
+	}
 	for {
-		err := s.engine.follow(ctx, f)
+		err := s.engine.follow(ctx, feed{c, connected, warn})
 		if ctx.Err() != nil {
 			return nil
 		}
 		if errors.Is(err, errWrappedDriver) {
 			return err
 		}
-		s.log.WarnContext(ctx, "sqlkeys: the feed of changes is lost", "error", err)
+		warn(err)
 		// Half of the wait is random, so that instances do not reconnect all
 		// at once.
 		select {
@@ -75,6 +91,19 @@ func (s *Store) Watch(ctx context.Context, c Forgetter) error {
 		}
 		wait = min(2*wait, maxRetry)
 	}
+}
+
+// kind tells apart the errors of a feed that are worth a record each. Their texts may differ
+// with each try.
+func kind(err error) string {
+	var refused *pgconn.PgError
+	switch {
+	case errors.As(err, &refused):
+		return refused.Code
+	case errors.Is(err, errDeaf), errors.Is(err, errForeignLog):
+		return err.Error()
+	}
+	return ""
 }
 
 // withConn runs f on a connection that the pool does not use again.

@@ -152,7 +152,7 @@ func TestWatchReturnsItsConnection(t *testing.T) {
 			ended, c := make(chan error, 1), make(reports, 10)
 			go func() { ended <- s.Watch(ctx, c) }()
 			c.next(t)
-			require.Equal(t, 1, s.db.Stats().InUse)
+			require.Positive(t, s.db.Stats().InUse)
 			cancel()
 			require.NoError(t, <-ended)
 			require.Zero(t, s.db.Stats().InUse, "the connection is given back")
