@@ -38,10 +38,22 @@ const (
 	allowed  = "https://app.example" // the origin of cors-outside
 )
 
-func newApplication(t *testing.T, s *suite, config, storeExtra string, out io.Writer) *application {
+// backends replace the store and the limiter of an application. Nil stands for its own.
+type backends struct {
+	validator senderauth.Validator
+	checkKey  func(key string) bool
+	limiter   senderauth.Limiter
+	observe   func(context.Context, senderauth.Event)
+}
+
+func newApplication(t *testing.T, s *suite, config, storeExtra string, b backends, out io.Writer) *application {
 	a := &application{suite: s, store: newStore(t, s), limiter: senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{}), log: out}
+	a.store.instead = b.validator
 	cache := senderauth.CacheConfig{TTL: cacheTTL}
-	cfg := senderauth.Config{Limits: map[string]senderauth.Limit{}, Limiter: a.limiter, StripKey: true, Observe: a.observe}
+	cfg := senderauth.Config{Limits: map[string]senderauth.Limit{}, Limiter: a.limiter, StripKey: true, CheckKey: b.checkKey, Observe: senderauth.Observers(a.observe, b.observe)}
+	if b.limiter != nil {
+		cfg.Limiter = b.limiter
+	}
 	for name, p := range s.Policies {
 		cfg.Limits[name] = p.limit
 	}
@@ -165,6 +177,7 @@ func (a *application) routes() *http.ServeMux {
 	handle("GET /v2/ownlimit", "default", set("RateLimit", `"upstream";r=1`))
 	handle("GET /v2/unlimited", "unlimited", nil)
 	handle("GET /v2/closed", "closed", nil)
+	mux.Handle("GET /v2/panic", route{"default", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { panic(fmt.Sprintf("%+v", r)) })})
 	return mux
 }
 
@@ -233,7 +246,8 @@ func (brokenLimiter) Take(context.Context, string, []senderauth.Charge) ([]sende
 // A store is a Validator with the credentials of the suite, in their states.
 type store struct {
 	mu      sync.Mutex
-	mode    string // "ok", "error", "block", "panic"
+	mode    string               // "ok", "error", "block", "panic"
+	instead senderauth.Validator // answers in mode ok, if it is not nil
 	keys    map[string]record
 	lookups int
 }
@@ -316,6 +330,8 @@ func (st *store) Validate(ctx context.Context, c senderauth.Credentials) (sender
 	case mode == "panic":
 		// The worst that a store can do. The guard must not pass the key on.
 		panic(fmt.Errorf("lookup of key %s failed", c.APIKey))
+	case st.instead != nil:
+		return st.instead.Validate(ctx, c)
 	case !found, now.Before(r.from), !r.until.IsZero() && !now.Before(r.until):
 		return senderauth.Sender{}, senderauth.ErrInvalidKey
 	case c.SenderID != r.owner:

@@ -64,7 +64,7 @@ func (s *suite) run(t *testing.T, v *vector, out io.Writer) (x *exchange) {
 
 func (s *suite) check(t *testing.T, v *vector, out io.Writer) *exchange {
 	t.Helper()
-	a := newApplication(t, s, v.Config, v.Precondition.StoreExtra, out)
+	a := newApplication(t, s, v.Config, v.Precondition.StoreExtra, backends{}, out)
 	for _, st := range v.Precondition.Steps {
 		a.step(t, v, st)
 	}

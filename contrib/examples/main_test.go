@@ -20,8 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
-	"github.com/senderauth/senderauth/contrib/internal/testservers/redistest"
+	"github.com/senderauth/senderauth/contrib/internal/testservers"
 	"github.com/stretchr/testify/require"
 )
 
@@ -57,12 +56,7 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "go build:", err)
 		return 1
 	}
-	code := m.Run()
-	if err := errors.Join(pgtest.Close(), redistest.Close()); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	return testservers.Run(m)
 }
 
 // A process is a running program.

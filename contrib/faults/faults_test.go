@@ -12,7 +12,7 @@ func TestMain(m *testing.M) {
 	if runAsInstance() {
 		return
 	}
-	os.Exit(m.Run())
+	testservers.Main(m)
 }
 
 // Each scenario keeps its promises in its short form, and its faults do happen.

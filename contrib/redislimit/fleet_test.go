@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/internal/testservers"
 	"github.com/senderauth/senderauth/contrib/redislimit"
 	"github.com/stretchr/testify/require"
 )
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 		work(addr)
 		return
 	}
-	os.Exit(m.Run())
+	testservers.Main(m)
 }
 
 func work(addr string) {

@@ -14,7 +14,8 @@ import (
 // variable. It creates the sender and the key if they are missing, and leaves
 // them unchanged if they exist: a revoked key stays revoked. So every instance
 // may call it at each start, and several at once. [Store.CheckKey] must accept
-// the key. Adopt returns [ErrDuplicate] if the key belongs to another sender.
+// the key. Adopt returns [ErrDuplicate] if the key belongs to another sender, and
+// [ErrPepperMissing] if it cannot tell whether the key is a revoked one.
 func (s *Store) Adopt(ctx context.Context, c senderauth.Credentials) (Key, error) {
 	secret, ok := s.canonicalKey(c.APIKey)
 	if !ok {
@@ -43,17 +44,18 @@ func (s *Store) Adopt(ctx context.Context, c senderauth.Credentials) (Key, error
 }
 
 func (t *tx) adopt(d draft) (Key, error) {
-	for _, p := range t.store.peppers {
-		key, err := scanKey(t.row(selectKeys+` WHERE k.digest = $1`, digest(p, d.secret)))
-		if err == nil && key.SenderID != d.key.SenderID {
-			return Key{}, fmt.Errorf("sqlkeys: adopt: the key belongs to another sender: %w", ErrDuplicate)
-		}
-		if !errors.Is(err, sql.ErrNoRows) {
-			return key, err
-		}
+	key, err := scanKey(t.row(selectKeys+` WHERE `+byDigest(len(t.store.peppers)), t.store.digests(d.secret)...))
+	if err == nil && key.SenderID != d.key.SenderID {
+		return Key{}, fmt.Errorf("sqlkeys: adopt: the key belongs to another sender: %w", ErrDuplicate)
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return key, err
+	}
+	if err := t.mayBeNew(d.key.SenderID); err != nil {
+		return Key{}, err
 	}
 	var exists bool
-	err := t.row(`SELECT EXISTS (SELECT 1 FROM sqlkeys_senders WHERE id = $1)`, d.key.SenderID).Scan(&exists)
+	err = t.row(`SELECT EXISTS (SELECT 1 FROM sqlkeys_senders WHERE id = $1)`, d.key.SenderID).Scan(&exists)
 	if err != nil {
 		return Key{}, fmt.Errorf("sqlkeys: adopt: %w", err)
 	}
@@ -67,6 +69,22 @@ func (t *tx) adopt(d draft) (Key, error) {
 		return Key{}, err
 	}
 	return issued[0].Key, nil
+}
+
+// mayBeNew reports whether a key that no configured pepper finds may be one of the
+// sender's refused keys, which must not live again.
+func (t *tx) mayBeNew(senderID string) error {
+	peppers := t.store.pepperIDs()
+	var hidden bool
+	err := t.row(`SELECT EXISTS (SELECT 1 FROM sqlkeys_keys k WHERE k.sender_id = $1 AND `+stateSQL+` NOT IN ('active', 'retiring', 'pending')
+		AND (k.pepper IS NULL OR k.pepper NOT IN (`+placeholders(2, len(peppers))+`)))`, append([]any{senderID}, peppers...)...).Scan(&hidden)
+	if err != nil {
+		return fmt.Errorf("sqlkeys: adopt: %w", err)
+	}
+	if hidden {
+		return fmt.Errorf("sqlkeys: adopt: sender %s: %w", senderID, ErrPepperMissing)
+	}
+	return nil
 }
 
 // IssueFirst makes a sender with one key if the store has no sender, and

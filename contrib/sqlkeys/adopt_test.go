@@ -93,3 +93,54 @@ func TestIssueFirstHappensOnce(t *testing.T) {
 		require.Len(t, keysOf(t, s, ""), 1)
 	})
 }
+
+// A refused key stays refused whatever peppers are configured when it is adopted again.
+func TestAdoptRevivesNoKeyOfAnotherPepper(t *testing.T) {
+	older, newer := []byte("the older pepper"), []byte("the newer pepper")
+	onBoth(t, func(t *testing.T, source string) {
+		with := func(peppers ...[]byte) fixture { return open(t, source, sqlkeys.Config{Peppers: peppers}) }
+		pair := senderauth.Credentials{SenderID: uuid.NewString(), APIKey: uuid.NewString()}
+		before := with(older)
+		k, err := before.Adopt(t.Context(), pair)
+		require.NoError(t, err)
+		require.NoError(t, before.Disable(t.Context(), k.ID))
+		refused := func(s fixture) {
+			t.Helper()
+			_, err := s.Adopt(t.Context(), pair)
+			require.ErrorIs(t, err, sqlkeys.ErrPepperMissing)
+			require.EqualError(t, err, "sqlkeys: adopt: sender "+pair.SenderID+": the pepper of a refused key is not configured")
+			require.ErrorIs(t, validate(t, s, pair), senderauth.ErrInvalidKey)
+			require.Len(t, keysOf(t, s, pair.SenderID), 1)
+		}
+		refused(with(newer))
+		refused(with(nil, newer))
+		_, err = before.db.Exec(`UPDATE sqlkeys_keys SET pepper = NULL`) // as before the column was there
+		require.NoError(t, err)
+		refused(with(newer))
+
+		both := with(newer, older)
+		k, err = both.Adopt(t.Context(), pair)
+		require.NoError(t, err)
+		require.Equal(t, sqlkeys.Disabled, k.State)
+		require.NoError(t, both.Enable(t.Context(), k.ID))
+		// Active keys do not hinder: the pair is stored twice.
+		twice, err := with(newer).Adopt(t.Context(), pair)
+		require.NoError(t, err)
+		require.NotEqual(t, k.ID, twice.ID)
+		require.NoError(t, validate(t, both, pair))
+		for _, end := range []string{k.ID, twice.ID} { // either refuses the key
+			require.NoError(t, both.Disable(t.Context(), end))
+			require.ErrorIs(t, validate(t, both, pair), senderauth.ErrInvalidKey)
+			require.ErrorIs(t, validate(t, with(older, newer), pair), senderauth.ErrInvalidKey)
+			again, err := both.Adopt(t.Context(), pair)
+			require.NoError(t, err)
+			require.Equal(t, end, again.ID)
+			require.NoError(t, both.Enable(t.Context(), end))
+		}
+	})
+}
+
+func validate(t *testing.T, s fixture, c senderauth.Credentials) error {
+	_, err := s.Validate(t.Context(), c)
+	return err
+}

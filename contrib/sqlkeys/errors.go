@@ -19,6 +19,10 @@ var (
 	// ErrInvalid reports an argument that can never be right, such as an
 	// expiry in the past.
 	ErrInvalid = errors.New("invalid")
+	// ErrPepperMissing reports that Adopt does not know a key, and that the sender has
+	// keys that are refused and whose pepper is not in Config.Peppers. The key may be
+	// one of them. Configure that pepper again, or use Issue.
+	ErrPepperMissing = errors.New("the pepper of a refused key is not configured")
 	// ErrUnreadable reports a row that somebody has edited by hand, so that a
 	// part of it cannot be read. It comes with a value that has the rest.
 	ErrUnreadable = errors.New("unreadable")

@@ -13,11 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/internal/testservers"
 	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) { testservers.Main(m) }
 
 // onBoth runs a test on PostgreSQL and on SQLite. source is an empty database.
 func onBoth(t *testing.T, f func(t *testing.T, source string)) {

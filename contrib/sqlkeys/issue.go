@@ -190,12 +190,13 @@ func (t *tx) insertKeys(drafts []draft) error {
 	rows := make([][]any, len(drafts))
 	for i, d := range drafts {
 		k := d.key
-		rows[i] = []any{k.ID, k.SenderID, digest(t.store.peppers[0], d.secret), string(k.Format), k.Name,
+		pepper := t.store.peppers[0]
+		rows[i] = []any{k.ID, k.SenderID, digest(pepper, d.secret), pepperID(pepper), string(k.Format), k.Name,
 			string(k.Environment), d.metadata, t.instant(k.CreatedAt), t.instant(k.NotBefore), t.instant(k.ExpiresAt)}
 	}
 	err := t.insert(bulk{
-		into:  `sqlkeys_keys (id, sender_id, digest, format, name, environment, metadata, created_at, not_before, expires_at)`,
-		types: []string{"text", "uuid", "bytea", "text", "text", "text", "jsonb", "timestamptz", "timestamptz", "timestamptz"},
+		into:  `sqlkeys_keys (id, sender_id, digest, pepper, format, name, environment, metadata, created_at, not_before, expires_at)`,
+		types: []string{"text", "uuid", "bytea", "text", "text", "text", "text", "jsonb", "timestamptz", "timestamptz", "timestamptz"},
 		rows:  rows,
 	})
 	if t.isDuplicate(err) {

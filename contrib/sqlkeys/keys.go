@@ -41,6 +41,9 @@ const stateSQL = `CASE
 	WHEN k.grace_until IS NOT NULL THEN 'retiring'
 	ELSE 'active' END`
 
+// worksSQL tells whether a key works now.
+const worksSQL = `(` + stateSQL + `) IN ('active', 'retiring')`
+
 // endSQL is the end of a key, or NULL.
 const endSQL = `CASE
 	WHEN k.expires_at IS NULL OR k.grace_until < k.expires_at THEN k.grace_until
@@ -132,7 +135,7 @@ func (s *Store) Keys(ctx context.Context, f KeyFilter) iter.Seq2[Key, error] {
 	}
 	if !f.EndsBefore.IsZero() {
 		q.and(endSQL, `<`, s.engine.instant(f.EndsBefore))
-		q.text += ` AND ` + stateSQL + ` IN ('active', 'retiring')`
+		q.text += ` AND ` + worksSQL
 	}
 	q.text += ` ORDER BY k.sender_id, k.created_at, k.id`
 	return stream(ctx, s, q, scanKey)

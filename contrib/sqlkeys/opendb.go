@@ -13,7 +13,8 @@ import (
 // a path. Its errors do not show them, because they may hold a password.
 //
 // It creates a missing file, readable by the owner only, and uses it in WAL
-// mode with a busy timeout of 5 seconds. The pool has at most 16 connections
+// mode with a busy timeout of 5 seconds. If another file takes its place, the pool
+// drops its connections to the one before. The pool has at most 16 connections
 // unless the caller sets another limit. OpenDB does not contact PostgreSQL yet.
 // Connecting takes at most 5 seconds unless the URL says otherwise.
 func OpenDB(source string) (*sql.DB, error) {

@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"strings"
 )
@@ -24,6 +25,35 @@ func ParsePeppers(s string) ([][]byte, error) {
 		peppers = append(peppers, p)
 	}
 	return peppers, nil
+}
+
+// pepperID names a pepper in the column of that name. It is a digest of its own: the
+// peppers themselves are never stored.
+func pepperID(pepper []byte) string {
+	if len(pepper) == 0 {
+		return "none"
+	}
+	h := hmac.New(sha256.New, pepper)
+	h.Write([]byte("sqlkeys pepper"))
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// pepperIDs returns the names of the configured peppers.
+func (s *Store) pepperIDs() []any {
+	ids := make([]any, len(s.peppers))
+	for i, p := range s.peppers {
+		ids[i] = pepperID(p)
+	}
+	return ids
+}
+
+// digests returns what the store may keep of a key, with each configured pepper.
+func (s *Store) digests(key string) []any {
+	all := make([]any, len(s.peppers))
+	for i, p := range s.peppers {
+		all[i] = digest(p, key)
+	}
+	return all
 }
 
 // digest returns what the store keeps of a key.

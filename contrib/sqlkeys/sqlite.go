@@ -49,11 +49,12 @@ func openSQLite(source string) (*sql.DB, error) {
 			query += "&_pragma=journal_mode(WAL)"
 		}
 	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: filepath.ToSlash(path)}).EscapedPath()+"?"+query)
+	path, err := filepath.Abs(path) // connections are opened later, perhaps in another folder
 	if err != nil {
-		return nil, fmt.Errorf("sqlkeys: %w", err)
+		return nil, fmt.Errorf("sqlkeys: the SQLite file: %w", err)
 	}
-	return db, nil
+	dsn := "file:" + (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath() + "?" + query
+	return sql.OpenDB(&sqliteFile{dsn: dsn, path: path}), nil
 }
 
 // checkSQLiteFile opens the file for writing and creates it if the parameters

@@ -32,10 +32,23 @@ func (l *sqlite) follow(ctx context.Context, f feed) error {
 				changed = l.changed.wait()
 			case <-tick.C:
 			}
+			if err := checkFile(conn); err != nil {
+				return err
+			}
 			if err := c.poll(ctx); err != nil {
 				return err
 			}
 		}
+	})
+}
+
+// checkFile returns an error if the file of a connection that OpenDB made was replaced.
+func checkFile(conn *sql.Conn) error {
+	return conn.Raw(func(c any) error {
+		if own, ok := c.(*sqliteConn); ok {
+			return own.check()
+		}
+		return nil
 	})
 }
 

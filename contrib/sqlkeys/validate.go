@@ -54,13 +54,27 @@ var (
 
 // lookupQuery finds a key by one of n digests.
 func lookupQuery(n int) string {
-	digests := make([]string, n)
-	for i := range digests {
-		digests[i] = fmt.Sprintf("$%d", i+1)
-	}
 	return `SELECT k.id, k.sender_id, ` + stateSQL + `, least(k.expires_at, k.grace_until), k.environment, s.disabled_at, s.limits, s.metadata
 		FROM sqlkeys_keys k JOIN sqlkeys_senders s ON s.id = k.sender_id
-		WHERE k.digest IN (` + strings.Join(digests, ", ") + `)`
+		WHERE ` + byDigest(n)
+}
+
+// byDigest selects the row of a key by one of n digests. If the key was stored twice, with
+// different peppers, it selects the row that is refused.
+func byDigest(n int) string {
+	if n == 1 {
+		return `k.digest = $1`
+	}
+	return `k.digest IN (` + placeholders(1, n) + `) ORDER BY ` + worksSQL + ` LIMIT 1`
+}
+
+// placeholders returns n placeholders, separated by commas.
+func placeholders(first, n int) string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("$%d", first+i)
+	}
+	return strings.Join(names, ", ")
 }
 
 // A match is the row that a lookup finds.
@@ -76,10 +90,7 @@ type match struct {
 // find runs the lookup. If it meets a stale connection it tries another one, as
 // often as the pool may have stale ones.
 func (s *Store) find(ctx context.Context, key string) (match, error) {
-	digests := make([]any, len(s.peppers))
-	for i, p := range s.peppers {
-		digests[i] = digest(p, key)
-	}
+	digests := s.digests(key)
 	m, err := s.findOnce(ctx, digests)
 	if s.engine.classify(err) == failureStale {
 		for n := s.db.Stats().OpenConnections; n >= 0 && s.engine.classify(err) == failureStale && ctx.Err() == nil; n-- {

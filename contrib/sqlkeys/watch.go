@@ -44,7 +44,8 @@ const firstRetry, maxRetry = 50 * time.Millisecond, time.Second
 // keeps serving what it remembers.
 //
 // On SQLite, Watch reports changes made through this Store at once, and others
-// within 20 ms.
+// within 20 ms. If another file takes the place of the file of a pool of [OpenDB],
+// Watch purges c and follows that file.
 func (s *Store) Watch(ctx context.Context, c Forgetter) error {
 	if s.db.Stats().MaxOpenConnections == 1 {
 		return errors.New("sqlkeys: Watch needs a connection for itself, and the pool has only one")

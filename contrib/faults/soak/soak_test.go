@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/senderauth/senderauth/contrib/internal/testservers"
 	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/internal/testservers/redistest"
 	"github.com/stretchr/testify/require"
@@ -18,7 +19,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	testservers.Main(m)
 }
 
 // PostgreSQL and Redis die once each, under load. A busy machine may delay the instances

@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestMain(m *testing.M) { testservers.Main(m) }
+
 // Every client gets the refusal of its upload, directly and through each proxy. The
 // exception is a client or proxy that reads late and sends more than the guard drains.
 func TestRefusalOfAnUploadIsRead(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -48,6 +47,9 @@ wait $pid`
 
 // Start starts the server. It does not wait until the server is ready.
 func Start(c Command) (*Process, error) {
+	if testing.Testing() && !running.Load() {
+		return nil, errNotRunning
+	}
 	p := &Process{cmd: exec.Command("sh", append([]string{"-c", script, "sh", c.End, c.Log}, c.Args...)...)}
 	p.cmd.Dir = c.Dir
 	if c.User != nil {
@@ -102,14 +104,4 @@ func FreePort() (int, error) {
 		}
 	}
 	return 0, err
-}
-
-// Missing ends a test because its server is not installed: it skips the test, or fails
-// it if CI=true.
-func Missing(t testing.TB, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
 }

@@ -245,27 +245,13 @@ func URL(t testing.TB) string {
 	if base := os.Getenv("SENDERAUTH_TEST_POSTGRES"); base != "" {
 		return newDatabase(t, base)
 	}
-	shared.Do(func() { shared.Server, shared.err = newServer(initdb) })
+	shared.Do(func() {
+		if shared.Server, shared.err = newServer(initdb); shared.err == nil {
+			testservers.AtEnd(shared.Remove)
+		}
+	})
 	need(t, shared.err)
 	return shared.URL(t)
-}
-
-// Main runs m, calls [Close] and exits. Use it as a whole TestMain.
-func Main(m *testing.M) {
-	code := m.Run()
-	if err := Close(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// Close removes the shared server. Call it at the end of a TestMain.
-func Close() error {
-	if shared.Server == nil {
-		return nil
-	}
-	return shared.Remove()
 }
 
 var databases atomic.Int64

@@ -5,11 +5,12 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/senderauth/senderauth/contrib/internal/testservers"
 	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/stretchr/testify/require"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) { testservers.Main(m) }
 
 func query(t *testing.T, url, sql string) (n int, err error) {
 	t.Helper()

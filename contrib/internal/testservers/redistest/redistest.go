@@ -173,25 +173,11 @@ func URL(t testing.TB) string {
 	if url := os.Getenv("SENDERAUTH_TEST_REDIS"); url != "" {
 		return url
 	}
-	shared.Do(func() { shared.Server, shared.err = newServer("redis-server", nil) })
+	shared.Do(func() {
+		if shared.Server, shared.err = newServer("redis-server", nil); shared.err == nil {
+			testservers.AtEnd(shared.Remove)
+		}
+	})
 	need(t, shared.err)
 	return shared.URL()
-}
-
-// Main runs m, calls [Close] and exits. Use it as a whole TestMain.
-func Main(m *testing.M) {
-	code := m.Run()
-	if err := Close(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// Close removes the shared server. Call it at the end of a TestMain.
-func Close() error {
-	if shared.Server == nil {
-		return nil
-	}
-	return shared.Remove()
 }

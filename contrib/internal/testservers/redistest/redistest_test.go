@@ -9,11 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/senderauth/senderauth/contrib/internal/testservers"
 	"github.com/senderauth/senderauth/contrib/internal/testservers/redistest"
 	"github.com/stretchr/testify/require"
 )
 
-func TestMain(m *testing.M) { redistest.Main(m) }
+func TestMain(m *testing.M) { testservers.Main(m) }
 
 func do(s *redistest.Server, command string, patience time.Duration) (string, error) {
 	c, err := net.Dial("tcp", s.Addr())

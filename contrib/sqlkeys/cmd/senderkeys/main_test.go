@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/internal/testservers"
 	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asCommand) != "" {
 		main()
 	}
-	pgtest.Main(m)
+	testservers.Main(m)
 }
 
 // A shell runs the command on one database.
