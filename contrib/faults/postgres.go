@@ -57,11 +57,19 @@ func postgresRestarts(e *env) {
 	answers := l.stop()
 
 	e.injected(refusedPings, "1 fast restart, down for %v", back.Sub(stopped).Round(100*time.Millisecond))
+	e.judgeRestart(answers, stopped, back, len(cached)/connections)
+	e.want(opened() <= connections, "%d connections, more than %d", opened(), connections)
+	e.untilServed(request{to: i, credentials: once[fresh.Add(1)].Credentials})
+}
+
+// judgeRestart judges the answers of a load during which PostgreSQL was away, and so many
+// pairs were cached for each connection.
+func (e *env) judgeRestart(answers []answer, stopped, back time.Time, cached int) {
 	failed := only(answers, withStatus(503))
 	// When the feed is back it purges the cache, and all cached pairs are looked up at once.
 	// A round trip for each of them on few new connections may take longer than the half of
 	// LookupTimeout for which lookups queue.
-	lookups := 2 * e.delay * time.Duration(6+len(cached)/connections)
+	lookups := 2 * e.delay * time.Duration(6+cached)
 	crowded := lookups > time.Second
 	e.judge(answers, func(a answer) string {
 		switch {
@@ -76,7 +84,6 @@ func postgresRestarts(e *env) {
 		}
 		return ""
 	})
-	e.want(opened() <= connections, "%d connections, more than %d", opened(), connections)
 	e.want(len(failed) > 0, "no lookup failed while PostgreSQL was down")
 	if len(failed) > 0 {
 		last := failed[len(failed)-1]
@@ -87,7 +94,6 @@ func postgresRestarts(e *env) {
 		e.lose("%d of %d uncached requests answered 503, the last one sent %v after the return", len(only(failed, of("uncached"))), len(only(answers, of("uncached"))),
 			max(0, last.at.Sub(back)).Round(time.Millisecond))
 	}
-	e.untilServed(request{to: i, credentials: once[fresh.Add(1)].Credentials})
 }
 
 // The connections that listen for changes are killed, and a key is revoked before they are
