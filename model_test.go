@@ -180,6 +180,8 @@ func (m *model) verdict(x *exchange) (v verdict, complaint string) {
 	switch {
 	case x.live != nil && m.exact:
 		return v, fmt.Sprintf("a hit waited %v, Cached is %v", waited, x.event.Cached)
+	case waited > m.cfg.LookupTimeout:
+		return v, fmt.Sprintf("waited %v", waited)
 	case l == nil:
 		return v, "answered from a memory that has ended"
 	case x.cancel >= 0 && waited == x.cancel && (l.ended.IsZero() || !l.ended.Before(at)):

@@ -465,7 +465,8 @@ func (w *world) ask() {
 	w.launch(rs...)
 }
 
-// askTwice sends a request with the pair of one that is in flight, after a change.
+// askTwice sends a request, and after a change perhaps one with the same pair while
+// the first one is in flight.
 func (w *world) askTwice() {
 	r := w.newRequest()
 	r.cancel = -1
@@ -484,7 +485,9 @@ func (w *world) askTwice() {
 		w.settle()
 		w.stepWallClock()
 	}
-	w.launch(&second)
+	if w.one(2) {
+		w.launch(&second)
+	}
 	w.finish()
 	w.storeFault = before
 }
@@ -565,6 +568,8 @@ func (w *world) foresee(r *exchange) {
 
 // joinable returns the lookup that a request with the pair would join.
 func (w *world) joinable(pair int) *lookup {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, l := range w.lookups {
 		if l.pair == pair && l.ended.IsZero() && l.epoch == w.epochs[named(pair)] && l.ahead == w.ahead {
 			return l
@@ -687,6 +692,8 @@ func (w *world) settle() {
 			w.diverged("pair %d, started at %v, ended at %v with %d %s %v: %s", r.pair, r.start.Sub(epoch), r.end.Sub(epoch), r.status, r.body, r.header, complaint)
 		}
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.lookups = slices.DeleteFunc(w.lookups, func(l *lookup) bool {
 		if l.ended.IsZero() {
 			return false
