@@ -158,7 +158,12 @@ func newWorld(t *testing.T, seed uint64) *world {
 	}
 	w.closed, w.wrapped, w.plans = w.one(2), w.one(2), w.one(2)
 	w.start, w.buckets = time.Now(), map[string]*level{}
-	w.limiter = senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{Buckets: 1})
+	// A full bucket that was reclaimed and one that was not differ under a larger plan.
+	mark := 1
+	if w.plans {
+		mark = 0
+	}
+	w.limiter = senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{Buckets: mark})
 	w.cache = newCache(t, w, w.cfg)
 	for w.cache.SharePlace(senderID(0), senderID(1)) || w.cache.SharePlace(senderID(1), senderID(2)) || w.cache.SharePlace(senderID(0), senderID(2)) {
 		w.cache = newCache(t, w, w.cfg)
@@ -416,7 +421,7 @@ func (w *world) breakLimiter() {
 // fillBuckets resets a tenant's buckets, or makes the MemoryLimiter reclaim full ones.
 func (w *world) fillBuckets() {
 	tenant := w.random.IntN(tenants)
-	if w.plans || w.one(2) { // a full bucket that was reclaimed and one that was not differ under a larger plan
+	if w.plans || w.one(2) {
 		w.note("reset %d", tenant)
 		w.limiter.Reset(senderID(tenant))
 		for name := range base {
