@@ -10,11 +10,6 @@ import (
 // ranges are the numbers of the faults, from the first to the last of each section.
 var ranges = [][2]int{{1, 9}, {10, 15}, {20, 27}, {30, 32}, {33, 39}, {40, 43}, {50, 62}, {70, 79}}
 
-// unshown are the numbers that nothing shows yet.
-var unshown = []int{
-	13, // failover to a replica that lags
-}
-
 // An entry of the list says what shows what a fault does.
 type entry struct {
 	number int
@@ -25,6 +20,7 @@ type entry struct {
 // tested are the faults that tests and other programs of the repository show, and not a
 // scenario.
 var tested = []entry{
+	{13, "failover to a replica that lags", []string{"contrib/sqlkeys TestRevokedKeyStaysRefusedAfterAFailover"}},
 	{25, "instances share one sender, below, at and above its limit", []string{"contrib/redislimit TestInstances", "contrib/redislimit TestSimulation"}},
 	{26, "clocks of Redis and of the instances differ", []string{"contrib/redislimit TestRedisSeesNoClockAndNoKey"}},
 	{30, "wall clock set forward or back: buckets", []string{
@@ -41,6 +37,7 @@ var tested = []entry{
 	{76, "soak", []string{"contrib/faults/soak", "contrib/faults/soak TestNoAnswerIsWrong"}},
 	{78, "any bytes as a request", []string{". FuzzWrap"}},
 	{79, "random schedules against a model", []string{
+		". TestGuardFollowsTheModel",
 		". TestCacheRandomSchedules", ". TestLimitsOfAnySizeMintNothing", "contrib/redislimit TestSimulation",
 	}},
 }

@@ -15,7 +15,6 @@ var postgresScenarios = []scenario{
 	{id: "F-10", name: "restart of PostgreSQL", server: true, run: postgresRestarts},
 	{id: "F-11", name: "feed of changes killed while keys are revoked", server: true, run: feedIsKilled},
 	{id: "F-12", name: "PostgreSQL a second away, pool of 4", server: true, run: poolIsExhausted},
-	// F-13, a replica that lags, belongs here. sqlkeys has its test.
 	{id: "F-14", name: "key table locked by a migration", server: true, run: tableIsLocked},
 	{id: "F-15", name: "schema missing, too new, and lost while running", server: true, run: schemaIsMissing},
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 // Config configures [Open], which reads it once. The zero value works.
@@ -54,6 +56,9 @@ func (cfg *Config) validate() error {
 	return errors.Join(errs...)
 }
 
+// rememberedRevocations take about 1 MiB.
+const rememberedRevocations = 10_000
+
 // A Store keeps senders and keys in a database. Its methods are safe for
 // concurrent use.
 type Store struct {
@@ -63,6 +68,7 @@ type Store struct {
 
 	peppers [][]byte
 	prefix  string
+	revoked *lru.Cache[string, struct{}] // IDs of keys that this store has refused as revoked
 	actor   string
 	log     *slog.Logger
 }
@@ -101,6 +107,9 @@ func Open(ctx context.Context, db *sql.DB, cfg Config) (*Store, error) {
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.revoked, err = lru.New[string, struct{}](rememberedRevocations); err != nil {
+		return nil, err
 	}
 	if s.lookup, err = e.prepareLookup(ctx, e.translate(lookupQuery(len(s.peppers)))); err != nil {
 		return nil, fmt.Errorf("sqlkeys: prepare the lookup: %w", err)

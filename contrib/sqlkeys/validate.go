@@ -22,7 +22,8 @@ const lookupTimeout = 2 * time.Second
 
 // Validate implements [senderauth.Validator]. It finds the key by its digest,
 // in one query. If it refuses a key that it knows, the error is a
-// [*RefusedError]. Without a deadline in ctx, as without a cache, it takes at
+// [*RefusedError]. It never accepts one of the last 10,000 keys that it refused as
+// revoked, even if the database has forgotten that. Without a deadline in ctx, as without a cache, it takes at
 // most 2 seconds.
 func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
 	key, ok := s.canonicalKey(c.APIKey)
@@ -40,6 +41,13 @@ func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (sendera
 	}
 	if err != nil {
 		return senderauth.Sender{}, fmt.Errorf("sqlkeys: lookup: %w", err)
+	}
+	// A revocation is for good. A database that has failed over to a replica that lags may
+	// have lost it.
+	if m.state == Revoked {
+		s.revoked.Add(m.keyID, struct{}{})
+	} else if s.revoked.Contains(m.keyID) {
+		m.state = Revoked
 	}
 	if cause := m.refusal(c.SenderID); cause != nil {
 		return senderauth.Sender{}, &RefusedError{KeyID: m.keyID, SenderID: m.senderID, State: m.state, err: cause}

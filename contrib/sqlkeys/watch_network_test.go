@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/internal/testservers/pgtest"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
@@ -162,4 +163,38 @@ func TestWatchFollowsAFailoverBehindAnAddress(t *testing.T) {
 
 	require.NoError(t, open(t, pgtest.URLAt(standby.Addr()), sqlkeys.Config{}).Revoke(t.Context(), k.Key.ID))
 	require.Equal(t, k.Key.SenderID, c.next(t))
+}
+
+// A failover to a standby that lags loses revocations. A store that has refused a revoked
+// key never accepts it again. One that has not cannot know.
+func TestRevokedKeyStaysRefusedAfterAFailover(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.New(t)
+	var address virtualAddress
+	address.to.Store(primary.Addr())
+	s := open(t, pgtest.URLAt(address.listen(t)), sqlkeys.Config{})
+	k := s.issue(t, sqlkeys.NewKey{})
+	standby := primary.Standby(t)
+	standby.Exec(t, `ALTER SYSTEM SET primary_conninfo = ''`)
+	standby.Exec(t, `SELECT pg_reload_conf()`)
+	there := openDB(t, pgtest.URLAt(standby.Addr()))
+	require.Eventually(t, func() bool {
+		var receives bool
+		require.NoError(t, there.QueryRow(`SELECT EXISTS (SELECT 1 FROM pg_stat_wal_receiver)`).Scan(&receives))
+		return !receives
+	}, 30*time.Second, 10*time.Millisecond)
+	require.NoError(t, s.Revoke(t.Context(), k.Key.ID))
+	require.ErrorIs(t, validate(t, s, k.Credentials), senderauth.ErrInvalidKey)
+
+	standby.Exec(t, `SELECT pg_promote()`)
+	address.to.Store(standby.Addr())
+	s.db.SetConnMaxLifetime(time.Nanosecond)
+	require.Eventually(t, func() bool {
+		found, err := s.Key(t.Context(), k.Key.ID)
+		return err == nil && found.State == sqlkeys.Active
+	}, 30*time.Second, 10*time.Millisecond, "the revocation is not lost")
+	var refused *sqlkeys.RefusedError
+	require.ErrorAs(t, validate(t, s, k.Credentials), &refused)
+	require.Equal(t, sqlkeys.Revoked, refused.State)
+	require.NoError(t, validate(t, open(t, pgtest.URLAt(standby.Addr()), sqlkeys.Config{}), k.Credentials))
 }
