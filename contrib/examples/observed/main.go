@@ -37,7 +37,7 @@ func main() {
 func export() (flush func(), _ error) {
 	spans, err1 := stdouttrace.New()
 	metrics, err2 := stdoutmetric.New()
-	scraped, err3 := prometheus.New()
+	scraped, err3 := prometheus.New(prometheus.WithoutScopeInfo())
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
