@@ -60,7 +60,7 @@ func (expiring) Expiring(time.Duration) int { return 1 }
 
 const id, key = "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11", "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01"
 
-// metrics serves the metrics of a guard that has admitted, limited and refused requests.
+// metrics serves the metrics of a guard that admits, limits and refuses requests.
 func metrics(t *testing.T) *httptest.Server {
 	t.Helper()
 	registry := prom.NewRegistry()
@@ -86,12 +86,15 @@ func metrics(t *testing.T) *httptest.Server {
 		r.Header.Set("x-api-key", key)
 		g.Wrap(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), r)
 	}
-	for range 5 {
-		send(guard, key)
-		send(guard.Charging(hostile), key)
-		send(guard, id)
-	}
-	server := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
+	scraped := promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for range 5 { // at each scrape, so that rates are above 0
+			send(guard, key)
+			send(guard.Charging(hostile), key)
+			send(guard, id)
+		}
+		scraped.ServeHTTP(w, r)
+	}))
 	t.Cleanup(server.Close)
 	return server
 }
@@ -140,7 +143,7 @@ func TestPrometheusAnswersEveryPanel(t *testing.T) {
 	}
 }
 
-// A prometheus is a running Prometheus.
+// A prometheusServer is a running Prometheus.
 type prometheusServer struct{ url string }
 
 // startPrometheus starts a Prometheus that scrapes a URL twice a second.
@@ -173,7 +176,7 @@ scrape_configs: [{job_name: api, metrics_path: /, static_configs: [{targets: [%q
 	return prometheusServer{"http://" + addr}
 }
 
-// query returns how many time series the answer has; 0 until the server is ready.
+// query returns how many time series of the answer have a number; 0 until the server is ready.
 func (p prometheusServer) query(t *testing.T, expr string) int {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
@@ -188,13 +191,19 @@ func (p prometheusServer) query(t *testing.T, expr string) int {
 	defer res.Body.Close()
 	var answer struct {
 		Data struct {
-			Result []json.RawMessage
+			Result []struct{ Value [2]any }
 		}
 	}
 	if json.NewDecoder(res.Body).Decode(&answer) != nil {
 		return 0
 	}
-	return len(answer.Data.Result)
+	series := 0
+	for _, r := range answer.Data.Result {
+		if r.Value[1] != "NaN" {
+			series++
+		}
+	}
+	return series
 }
 
 func read(t *testing.T, file string) string {
