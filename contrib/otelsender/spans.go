@@ -114,7 +114,7 @@ func (t *Telemetry) startLookup(ctx context.Context) (child context.Context, spa
 
 func (t *Telemetry) endLookup(span trace.Span, err error) {
 	defer t.contain()
-	defer func() { span.End() }()
+	defer span.End()
 	if err != nil && !refuses(err) {
 		span.SetStatus(codes.Error, valid(err.Error()))
 	}

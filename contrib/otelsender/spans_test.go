@@ -54,7 +54,7 @@ func (tr tracing) guard(t *testing.T, v senderauth.Validator) http.Handler {
 func attributes(s sdktrace.ReadOnlySpan) map[string]string {
 	got := make(map[string]string)
 	for _, a := range s.Attributes() {
-		got[string(a.Key)] = a.Value.Emit()
+		got[string(a.Key)] = a.Value.String()
 	}
 	return got
 }
