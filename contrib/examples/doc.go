@@ -1,6 +1,7 @@
 // Package examples holds four programs that serve the same API behind a guard:
 // quickstart on net/http alone, and chi, gin and echo. Their responses are the same,
 // apart from the redirects, the 404 and the 405 that each router writes in its own way.
-// The tests in this directory compare them. The package cors shows CORS around a guard, and
+// The tests in this directory compare them. The program observed adds telemetry to
+// the quickstart. The package cors shows CORS around a guard, and
 // the program service is a whole server in one file.
 package examples

@@ -46,7 +46,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(binaries)
 	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", binaries)
-	for _, p := range slices.Concat(programs, []string{"service"}) {
+	for _, p := range slices.Concat(programs, []string{"observed", "service"}) {
 		build.Args = append(build.Args, "./"+p)
 	}
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr

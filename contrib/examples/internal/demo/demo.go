@@ -17,12 +17,13 @@ import (
 	"time"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/otelsender"
 )
 
 // Main runs the program called name. routes returns the handler of the API, all of it
-// behind guard.
-func Main(name string, routes func(guard *senderauth.Guard) http.Handler) {
-	if err := run(name, routes); err != nil {
+// behind guard. Each of observers gets every decision.
+func Main(name string, routes func(guard *senderauth.Guard) http.Handler, observers ...func(context.Context, senderauth.Event)) {
+	if err := run(name, routes, observers); err != nil {
 		oneLine := strings.NewReplacer("\n\t", " ", "\n", "; ")
 		fmt.Fprintf(os.Stderr, "%s: %s\n", name, oneLine.Replace(err.Error()))
 		os.Exit(1)
@@ -70,7 +71,7 @@ func parseFlags(name string) (settings, error) {
 	return set, nil
 }
 
-func run(name string, routes func(*senderauth.Guard) http.Handler) (err error) {
+func run(name string, routes func(*senderauth.Guard) http.Handler, observers []func(context.Context, senderauth.Event)) (err error) {
 	set, err := parseFlags(name)
 	if err != nil {
 		return err
@@ -84,14 +85,19 @@ func run(name string, routes func(*senderauth.Guard) http.Handler) (err error) {
 		return err
 	}
 	defer listener.Close()
-	limiter, closeLimiter, err := openLimiter(set, log)
+	// The global providers do nothing unless a program sets them.
+	telemetry, err := otelsender.New(otelsender.Config{})
+	if err != nil {
+		return err
+	}
+	limiter, closeLimiter, err := openLimiter(set, telemetry, log)
 	if err != nil {
 		return err
 	}
 	defer closeLimiter()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	keys, err := openKeys(ctx, set.db, log)
+	keys, err := openKeys(ctx, set.db, telemetry, log)
 	if err != nil {
 		return err
 	}
@@ -105,7 +111,7 @@ func run(name string, routes func(*senderauth.Guard) http.Handler) (err error) {
 		},
 		Limiter:  limiter,
 		StripKey: true,
-		Observe:  senderauth.Observers(keys.uses.Observe, senderauth.LogEvents(log, nil)),
+		Observe:  senderauth.Observers(append(observers, keys.uses.Observe, telemetry.Observe, senderauth.LogEvents(log, nil))...),
 	})
 	if err != nil {
 		return err

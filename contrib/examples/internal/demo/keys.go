@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/otelsender"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
@@ -25,7 +26,7 @@ type keys struct {
 }
 
 // openKeys opens the keys of a database, and creates or migrates its tables.
-func openKeys(ctx context.Context, source string, log *slog.Logger) (_ *keys, err error) {
+func openKeys(ctx context.Context, source string, telemetry *otelsender.Telemetry, log *slog.Logger) (_ *keys, err error) {
 	k := &keys{watched: make(chan struct{})}
 	peppers, err := sqlkeys.ParsePeppers(os.Getenv("SENDERAUTH_PEPPERS")) // as senderkeys does
 	if err != nil {
@@ -48,12 +49,14 @@ func openKeys(ctx context.Context, source string, log *slog.Logger) (_ *keys, er
 	if err != nil {
 		return nil, fmt.Errorf("-db: %w", err)
 	}
-	if k.cache, err = senderauth.NewCache(k.store, senderauth.CacheConfig{}); err != nil {
+	if k.cache, err = senderauth.NewCache(telemetry.Validator(k.store), senderauth.CacheConfig{LookupContext: otelsender.LookupContext}); err != nil {
 		return nil, err
 	}
+	telemetry.ObserveCache(k.cache)
 	if k.uses, err = k.store.NewRecorder(sqlkeys.RecorderConfig{}); err != nil {
 		return nil, err
 	}
+	telemetry.ObserveRecorder(k.uses)
 	// Drop a key from the cache as soon as any process revokes it.
 	watching, unwatch := context.WithCancel(context.Background())
 	k.unwatch = unwatch

@@ -12,12 +12,13 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/otelsender"
 	"github.com/senderauth/senderauth/contrib/redislimit"
 )
 
 // openLimiter returns a limiter that keeps the buckets in Redis, shared with other
 // programs, or in the memory of this one.
-func openLimiter(set settings, log *slog.Logger) (_ senderauth.Limiter, done func(), _ error) {
+func openLimiter(set settings, telemetry *otelsender.Telemetry, log *slog.Logger) (_ senderauth.Limiter, done func(), _ error) {
 	if set.redis == "" {
 		return senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{}), func() {}, nil
 	}
@@ -30,6 +31,7 @@ func openLimiter(set settings, log *slog.Logger) (_ senderauth.Limiter, done fun
 		Instances: set.instances,
 		Timeout:   set.redisTimeout,
 		OnMode: func(m redislimit.Mode, err error) {
+			telemetry.SetFallback(m == redislimit.Fallback)
 			switch {
 			case m == redislimit.Fallback:
 				log.Warn("limits are not shared: Redis is unreachable", "share", fmt.Sprintf("1/%d", set.instances), "error", err)

@@ -22,6 +22,7 @@ var unpublished = []string{
 	"contrib/examples",
 	"contrib/faults",
 	"contrib/internal/tools",
+	"contrib/otelsender/alerts",
 	"contrib/redislimit/benchmarks",
 }
 
