@@ -42,14 +42,13 @@ func TestAnswersOfAMuxAreCharged(t *testing.T) {
 		mux := http.NewServeMux()
 		mux.Handle("POST /messages/", a.hello())
 		h := a.guard.Wrap(mux)
-		for left, c := range []struct {
-			method, path string
-			status       int
-		}{{"POST", "/messages", 307}, {"GET", "/messages/7", 405}, {"GET", "/nothing", 404}} {
+		for left, c := range [][2]string{{"POST", "/messages"}, {"GET", "/messages/7"}, {"GET", "/nothing"}} {
 			r := of(1)
-			r.Method, r.URL.Path = c.method, c.path
+			r.Method, r.URL.Path = c[0], c[1]
+			alone := serve(mux, r) // its redirect depends on the version of Go
+			require.Contains(t, []int{301, 307, 405, 404}, alone.Status)
 			got := serve(h, r)
-			require.Equal(t, c.status, got.Status)
+			require.Equal(t, alone.Status, got.Status)
 			require.Equal(t, strconv.Itoa(2-left), got.Header["X-Ratelimit-Remaining"])
 		}
 		require.Equal(t, 429, serve(h, of(1)).Status)

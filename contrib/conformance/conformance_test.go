@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,6 +50,10 @@ func (s *suite) run(t *testing.T, v *vector, out io.Writer) (x *exchange) {
 		// This vector needs a timer that fires while the server runs.
 		return s.check(t, v, out)
 	}
+	if v.Protocol == "h2" {
+		emptyPools()
+		defer emptyPools()
+	}
 	synctest.Test(t, func(t *testing.T) {
 		// The bubble's clock starts in 2000, when Unix time had nine digits instead of ten.
 		time.Sleep(time.Until(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)))
@@ -60,6 +65,13 @@ func (s *suite) run(t *testing.T, v *vector, out io.Writer) (x *exchange) {
 		time.Sleep(time.Second) // lets net/http close connections that still wait for a body
 	})
 	return x
+}
+
+// emptyPools empties the pools of net/http. Before Go 1.26 they keep channels of HTTP/2
+// connections, which must not get into or out of a bubble.
+func emptyPools() {
+	runtime.GC()
+	runtime.GC()
 }
 
 func (s *suite) check(t *testing.T, v *vector, out io.Writer) *exchange {
@@ -270,8 +282,12 @@ var (
 
 func (v *vector) checkResponse(x *exchange, s *suite, now time.Time, report func(string, ...any)) {
 	e := &v.Expect
-	if x.status != e.Status {
-		report("status %d, want %d", x.status, e.Status)
+	want := e.Status
+	if want == http.StatusTemporaryRedirect && strings.HasPrefix(runtime.Version(), "go1.25") {
+		want = http.StatusMovedPermanently // what ServeMux sent before Go 1.26
+	}
+	if x.status != want {
+		report("status %d, want %d", x.status, want)
 	}
 	reset := ""
 	if e.Status == 0 {

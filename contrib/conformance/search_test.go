@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"index/suffixarray"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -27,9 +28,11 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// window is the length of the parts of keys that no output may contain. Eight
-// characters of a random UUID do not occur by chance.
-const window = 8
+// window is the length of the parts of keys that no output may contain. Eight hexadecimal
+// digits do occur by chance, in the addresses and random IDs of a log; hexWindow do not.
+const window, hexWindow = 8, 12
+
+var hexadecimal = regexp.MustCompile(`^[0-9A-Fa-f]+$`)
 
 // search searches an output, both as it is and in lower case.
 type search struct{ lower, exact *suffixarray.Index }
@@ -76,6 +79,12 @@ func (s *suite) parts(key string) []string {
 	var parts []string
 	for i := 0; i+window <= len(key); i++ {
 		part := key[i : i+window]
+		if hexadecimal.MatchString(part) {
+			part = key[i:min(i+hexWindow, len(key))]
+		}
+		if hexadecimal.MatchString(part) && len(part) < hexWindow {
+			continue
+		}
 		public := seen[part] || s.public(part)
 		seen[part] = true
 		if !public {

@@ -26,6 +26,8 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 )
 
+func TestMain(m *testing.M) { testservers.Main(m) }
+
 // binary returns the path of a program of Prometheus.
 func binary(t *testing.T, name string) string {
 	t.Helper()
