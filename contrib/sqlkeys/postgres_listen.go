@@ -95,14 +95,17 @@ func (l *listener) run(ctx context.Context) error {
 // cache would be purged for nothing.
 func (l *listener) probe(ctx context.Context) error {
 	sending, cancel := context.WithTimeout(ctx, heartbeatTimeout)
-	_, err := l.db.ExecContext(sending, `SELECT pg_notify($1, '')`, l.probing)
-	cancel()
-	if err != nil {
-		return ctx.Err() // a busy pool says nothing about the listener
-	}
+	defer cancel()
+	sent := make(chan error, 1)
+	go func() { // a busy pool does not hold up notifications
+		_, err := l.db.ExecContext(sending, `SELECT pg_notify($1, '')`, l.probing)
+		sent <- err
+	}()
 	arrived := false
-	if err := l.report(ctx, heartbeatTimeout, &arrived); err != nil {
-		return err
+	err := l.report(ctx, 2*heartbeatTimeout, &arrived)
+	cancel()
+	if unsent := <-sent; err != nil || unsent != nil && !arrived {
+		return err // a busy pool says nothing about the listener
 	}
 	switch {
 	case arrived:

@@ -49,9 +49,14 @@ func openSQLite(source string) (*sql.DB, error) {
 			query += "&_pragma=journal_mode(WAL)"
 		}
 	}
-	path, err := filepath.Abs(path) // connections are opened later, perhaps in another folder
-	if err != nil {
-		return nil, fmt.Errorf("sqlkeys: the SQLite file: %w", err)
+	// Connections are opened later, perhaps in another folder. filepath.Abs would take
+	// the folder before a .. out of the path, even if it is a symbolic link.
+	if !filepath.IsAbs(path) {
+		folder, err := os.Getwd()
+		if err != nil {
+			return nil, fmt.Errorf("sqlkeys: the SQLite file: %w", err)
+		}
+		path = folder + string(filepath.Separator) + path
 	}
 	dsn := "file:" + (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath() + "?" + query
 	return sql.OpenDB(&sqliteFile{dsn: dsn, path: path}), nil

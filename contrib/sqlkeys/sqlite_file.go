@@ -36,8 +36,6 @@ func (f *sqliteFile) Driver() driver.Driver { return &f.driver }
 // Connect opens a connection to a file that exists. SQLite itself would create an empty
 // one in place of a file that was removed.
 func (f *sqliteFile) Connect(ctx context.Context) (driver.Conn, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	now, err := os.Stat(f.path)
 	if err != nil {
 		return nil, fmt.Errorf("sqlkeys: the SQLite file: %w", err)
@@ -54,13 +52,22 @@ func (f *sqliteFile) Connect(ctx context.Context) (driver.Conn, error) {
 	if _, err := c.ExecContext(ctx, "PRAGMA schema_version", nil); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	f.last, f.writeLog = now, f.statLog()
+	log := f.statLog()
+	// If the file was replaced since the first look, the log may be that of the other one.
+	if c.check() != nil {
+		return nil, errors.Join(driver.ErrBadConn, c.Close())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last, f.writeLog = now, log
 	return c, nil
 }
 
 // hasForeignLog reports whether the write-ahead log at the path holds changes of the
 // file before this one. SQLite does not notice, and would mix the two.
 func (f *sqliteFile) hasForeignLog(now fs.FileInfo) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.last == nil || f.writeLog == nil || os.SameFile(f.last, now) {
 		return false
 	}

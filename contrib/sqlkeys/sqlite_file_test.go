@@ -95,3 +95,14 @@ func TestRelativePathOutlivesAChangeOfFolder(t *testing.T) {
 	require.NoFileExists(t, "keys.db")
 	require.FileExists(t, "../keys.db-wal")
 }
+
+// A path may leave a folder that is a symbolic link.
+func TestPathLeavesALinkedFolder(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "a", "b"), 0o700))
+	require.NoError(t, os.Symlink(filepath.Join("a", "b"), filepath.Join(dir, "link")))
+	t.Chdir(dir)
+	require.NoError(t, sqlkeys.Migrate(t.Context(), openDB(t, "link/../keys.db")))
+	require.FileExists(t, filepath.Join("a", "keys.db"))
+	require.NoFileExists(t, "keys.db")
+}
