@@ -28,6 +28,13 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
+// String returns what has been written so far.
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.String()
+}
+
 // window is the length of the parts of keys that no output may contain. Eight hexadecimal
 // digits do occur by chance, in the addresses and random IDs of a log; hexWindow do not.
 const window, hexWindow = 8, 12

@@ -245,8 +245,8 @@ func (p *place) sendVectors(t *testing.T) {
 }
 
 // sendMany sends requests with many new keys at once, while the store is in a mode: keys
-// of both forms, unknown ones, and those of another sender. If the store blocks, profiles
-// are taken during the lookups, and then half of the clients leave.
+// of both forms, unknown ones, and those of another sender. If the store blocks, half
+// of the clients leave, and profiles are taken during the lookups of the others.
 func (p *place) sendMany(t *testing.T, mode string) (all []senderauth.Credentials) {
 	const clients = 24
 	for n := range clients {
@@ -287,8 +287,11 @@ func (p *place) sendMany(t *testing.T, mode string) (all []senderauth.Credential
 		}
 		if mode == "block" {
 			require.Eventually(t, func() bool { return a.cache.Stats().InFlight == clients }, patience, time.Millisecond)
-			writeProfiles(t, &p.profiles)
+			// The clients leave first: on a busy machine the profiles can take longer than a lookup
+			// may, and then the server has answered everybody.
 			leave()
+			require.Eventually(t, func() bool { return strings.Contains(p.log.String(), `outcome=canceled`) }, patience, time.Millisecond)
+			writeProfiles(t, &p.profiles)
 		}
 		sent.Wait()
 	})
