@@ -45,7 +45,8 @@ type CacheConfig struct {
 	// queues. Zero means 2 seconds.
 	LookupTimeout time.Duration
 	// MaxLookups is how many lookups may be in flight at once. Zero means 64.
-	// Further lookups queue for at most half of LookupTimeout and then fail. A
+	// Further lookups queue for at most half of LookupTimeout and then fail. There
+	// is no bound on how many queue, and each takes about 12 KiB. A
 	// quarter of MaxLookups, rounded down, is reserved for pairs that were
 	// accepted before, so that a flood of bad keys does not delay the lookup
 	// of a good one. A pair counts as accepted before until it is evicted or

@@ -17,6 +17,8 @@ type MemoryLimiterConfig struct {
 	// 1,000,000). Above it each request looks at a few other senders and
 	// forgets those whose buckets are full again. It is not a maximum: a bucket
 	// that is not full is never forgotten, because that would hand quota back.
+	// A forgotten bucket starts full again. If the sender's limit was raised in
+	// the meantime, it starts with the new burst at once.
 	Buckets int
 }
 

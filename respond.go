@@ -102,12 +102,17 @@ func (p *responder) setRateFields(h http.Header, d *decision) {
 	p.fields.set(h, d.tally.rateItems(buf[:0]), d.tally.unix)
 }
 
-// setExpiry announces the end of the sender's key.
+// setExpiry announces the end of the sender's key. Of two guards that accepted the key,
+// each by its own record, the earlier end counts.
 func (p *responder) setExpiry(h http.Header, s *Sender) {
 	if p.expiryNotice == 0 || s == nil || s.Expires.IsZero() || time.Until(s.Expires) > p.expiryNotice {
 		return
 	}
-	h["X-Api-Key-Expires"] = []string{s.Expires.UTC().Format(time.RFC3339)}
+	end := s.Expires.UTC().Format(time.RFC3339)
+	if outer := h["X-Api-Key-Expires"]; len(outer) == 1 && outer[0] < end {
+		return
+	}
+	h["X-Api-Key-Expires"] = []string{end}
 }
 
 // appendLimited appends the detail of the documented API, which says "1 seconds".

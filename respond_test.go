@@ -150,6 +150,18 @@ func TestExpiryNotice(t *testing.T) {
 		time.Sleep(time.Second)
 		require.Equal(t, hello(1).with(threeLeft(0)...).with(announced...), serve(layer, of(1)))
 	})
+	bubble(t, "the earlier end, if guards of different New know different ones", func(t *testing.T) {
+		time.Sleep(20 * 24 * time.Hour)
+		cfg := senderauth.Config{ExpiryNotice: notice}
+		early, late, never := newApp(t, ends(expires), cfg), newApp(t, ends(expires.Add(time.Hour)), cfg), newApp(t, nil, cfg)
+		for _, h := range []http.Handler{
+			early.guard.Wrap(late.guard.Wrap(late.hello())), late.guard.Wrap(early.guard.Wrap(early.hello())),
+			early.guard.Wrap(never.guard.Wrap(never.hello())), never.guard.Wrap(early.guard.Wrap(early.hello())),
+		} {
+			require.Equal(t, announced[1], serve(h, of(1)).Header["X-Api-Key-Expires"])
+			time.Sleep(time.Minute)
+		}
+	})
 	bubble(t, "never for a key without an end, nor by default", func(t *testing.T) {
 		time.Sleep(20 * 24 * time.Hour)
 		require.Equal(t, hello(1).with(threeLeft(2)...), serve(newApp(t, nil, senderauth.Config{ExpiryNotice: notice}), of(1)))
