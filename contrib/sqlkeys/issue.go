@@ -16,7 +16,11 @@ import (
 type NewKey struct {
 	_ [0]func()
 
-	SenderID    string
+	SenderID string
+	// ID is the public name of the key: key_ and 16 characters of a-z and 2-7.
+	// Empty means a random one. A program that derives it from a request makes no
+	// second key if the request is repeated: Issue returns [ErrDuplicate].
+	ID          string
 	Name        string            // at most 200 bytes
 	Environment Environment       // empty means Production
 	Format      Format            // empty means FormatUUID
@@ -32,7 +36,8 @@ type Issued struct {
 	Credentials senderauth.Credentials
 }
 
-// Issue makes a key for an existing sender.
+// Issue makes a key for an existing sender. It returns [ErrDuplicate] if the ID is
+// taken.
 func (s *Store) Issue(ctx context.Context, n NewKey) (Issued, error) {
 	issued, err := s.IssueAll(ctx, []NewKey{n})
 	if err != nil {
@@ -81,6 +86,9 @@ func (s *Store) draft(n NewKey, secret string) (draft, error) {
 	if err := errors.Join(err, n.validate()); err != nil {
 		return draft{}, err
 	}
+	if n.ID == "" {
+		n.ID = newKeyID()
+	}
 	if secret == "" {
 		if secret, err = s.newKey(n.Format); err != nil {
 			return draft{}, err
@@ -88,7 +96,7 @@ func (s *Store) draft(n NewKey, secret string) (draft, error) {
 	}
 	return draft{
 		key: Key{
-			ID:          newKeyID(),
+			ID:          n.ID,
 			SenderID:    id,
 			Name:        n.Name,
 			Environment: n.Environment,
@@ -107,6 +115,9 @@ func (n *NewKey) validate() error {
 	var errs []error
 	report := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("sqlkeys: new key: %w: "+format, append([]any{ErrInvalid}, args...)...))
+	}
+	if n.ID != "" && checkKeyID(n.ID) != nil {
+		report("the ID is not key_ and 16 characters of a-z and 2-7")
 	}
 	if !slices.Contains([]Environment{Development, Staging, Production}, n.Environment) {
 		report("environment %q is not one of %s, %s and %s", n.Environment, Development, Staging, Production)

@@ -108,3 +108,22 @@ func TestIssueAllSpansSeveralInserts(t *testing.T) {
 		require.Len(t, auditOf(t, s), 2+len(ns))
 	})
 }
+
+func TestKeyWithAChosenIDIsIssuedOnce(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		first := s.issue(t, sqlkeys.NewKey{ID: keyNone})
+		require.Equal(t, keyNone, first.Key.ID)
+		before := auditOf(t, s)
+
+		_, err := s.Issue(t.Context(), sqlkeys.NewKey{SenderID: first.Key.SenderID, ID: keyNone})
+		require.ErrorIs(t, err, sqlkeys.ErrDuplicate)
+		_, err = s.Issue(t.Context(), sqlkeys.NewKey{SenderID: first.Key.SenderID, ID: "key_Aaaaaaaaaaaaaaa"})
+		require.ErrorIs(t, err, sqlkeys.ErrInvalid)
+		require.EqualError(t, err, `sqlkeys: new key: invalid: the ID is not key_ and 16 characters of a-z and 2-7`)
+
+		require.Equal(t, []sqlkeys.Key{first.Key}, keysOf(t, s, ""))
+		require.Equal(t, before, auditOf(t, s))
+		_, err = s.Validate(t.Context(), first.Credentials)
+		require.NoError(t, err, "the first key still works")
+	})
+}
