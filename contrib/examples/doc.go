@@ -2,6 +2,6 @@
 // quickstart on net/http alone, and chi, gin and echo. Their responses are the same,
 // apart from the redirects, the 404 and the 405 that each router writes in its own way.
 // The tests in this directory compare them. The program observed adds telemetry to
-// the quickstart. The package cors shows CORS around a guard, and
-// the program service is a whole server in one file.
+// the quickstart. The package cors shows CORS around a guard, the program service is a
+// whole server in one file, and the program fleet shows three instances together.
 package examples

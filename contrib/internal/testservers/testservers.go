@@ -52,9 +52,8 @@ func Start(c Command) (*Process, error) {
 	}
 	p := &Process{cmd: exec.Command("sh", append([]string{"-c", script, "sh", c.End, c.Log}, c.Args...)...)}
 	p.cmd.Dir = c.Dir
-	if c.User != nil {
-		p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.User}
-	}
+	// In a process group of its own, a server does not get the Ctrl-C that ends a program.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: c.User}
 	var err error
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
