@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"log"
 	"net/http"
 	"os"
@@ -12,9 +11,14 @@ import (
 )
 
 func main() {
-	keys, err1 := senderauth.Static(senderauth.Credentials{SenderID: os.Getenv("SENT_SENDER_ID"), APIKey: os.Getenv("SENT_API_KEY")})
-	guard, err2 := senderauth.New(keys, senderauth.Config{Limits: map[string]senderauth.Limit{"default": senderauth.PerMinute(200)}})
-	if err := errors.Join(err1, err2); err != nil {
+	id, key := os.Getenv("SENT_SENDER_ID"), os.Getenv("SENT_API_KEY")
+	keys, err := senderauth.Static(senderauth.Credentials{SenderID: id, APIKey: key})
+	if err != nil {
+		log.Fatal(err)
+	}
+	limits := map[string]senderauth.Limit{"default": senderauth.PerMinute(200)}
+	guard, err := senderauth.New(keys, senderauth.Config{Limits: limits})
+	if err != nil {
 		log.Fatal(err)
 	}
 	log.Fatal(http.ListenAndServe("127.0.0.1:8080", guard.Wrap(http.FileServer(http.Dir(".")))))
