@@ -14,8 +14,11 @@ import (
 // variable. It creates the sender and the key if they are missing, and leaves
 // them unchanged if they exist: a revoked key stays revoked. So every instance
 // may call it at each start, and several at once. [Store.CheckKey] must accept
-// the key. Adopt returns [ErrDuplicate] if the key belongs to another sender, and
-// [ErrPepperMissing] if it cannot tell whether the key is a revoked one.
+// the key. Adopt returns [ErrDuplicate] if the key belongs to another sender.
+//
+// Adopt returns [ErrPepperMissing] for a key that it does not find, if the sender has
+// a refused key whose pepper is not in [Config.Peppers] or not recorded. The two may be
+// one key, and a refused key must not work again.
 func (s *Store) Adopt(ctx context.Context, c senderauth.Credentials) (Key, error) {
 	secret, ok := s.canonicalKey(c.APIKey)
 	if !ok {
@@ -71,20 +74,27 @@ func (t *tx) adopt(d draft) (Key, error) {
 	return issued[0].Key, nil
 }
 
-// mayBeNew reports whether a key that no configured pepper finds may be one of the
-// sender's refused keys, which must not live again.
+// mayBeNew returns an error if a key that no configured pepper finds may be one of the
+// sender's refused keys, which must not work again.
 func (t *tx) mayBeNew(senderID string) error {
 	peppers := t.store.pepperIDs()
-	var hidden bool
-	err := t.row(`SELECT EXISTS (SELECT 1 FROM sqlkeys_keys k WHERE k.sender_id = $1 AND `+stateSQL+` NOT IN ('active', 'retiring', 'pending')
-		AND (k.pepper IS NULL OR k.pepper NOT IN (`+placeholders(2, len(peppers))+`)))`, append([]any{senderID}, peppers...)...).Scan(&hidden)
+	var id, state string
+	var recorded bool
+	err := t.row(`SELECT k.id, `+stateSQL+` AS state, k.pepper IS NOT NULL FROM sqlkeys_keys k WHERE k.sender_id = $1
+		AND `+stateSQL+` NOT IN ('active', 'retiring', 'pending')
+		AND (k.pepper IS NULL OR k.pepper NOT IN (`+placeholders(2, len(peppers))+`)) ORDER BY k.created_at, k.id LIMIT 1`,
+		append([]any{senderID}, peppers...)...).Scan(&id, &state, &recorded)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("sqlkeys: adopt: %w", err)
 	}
-	if hidden {
-		return fmt.Errorf("sqlkeys: adopt: sender %s: %w", senderID, ErrPepperMissing)
+	why := "not in Config.Peppers"
+	if !recorded {
+		why = "not recorded"
 	}
-	return nil
+	return fmt.Errorf("sqlkeys: adopt: sender %s: the key may be %s (%s), whose pepper is %s: %w", senderID, id, state, why, ErrPepperMissing)
 }
 
 // IssueFirst makes a sender with one key if the store has no sender, and

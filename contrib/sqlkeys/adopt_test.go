@@ -2,6 +2,8 @@ package sqlkeys_test
 
 import (
 	"context"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -104,19 +106,19 @@ func TestAdoptRevivesNoKeyOfAnotherPepper(t *testing.T) {
 		k, err := before.Adopt(t.Context(), pair)
 		require.NoError(t, err)
 		require.NoError(t, before.Disable(t.Context(), k.ID))
-		refused := func(s fixture) {
+		refused := func(s fixture, why string) {
 			t.Helper()
 			_, err := s.Adopt(t.Context(), pair)
 			require.ErrorIs(t, err, sqlkeys.ErrPepperMissing)
-			require.EqualError(t, err, "sqlkeys: adopt: sender "+pair.SenderID+": the pepper of a refused key is not configured")
+			require.EqualError(t, err, "sqlkeys: adopt: sender "+pair.SenderID+": the key may be "+k.ID+" (disabled), whose pepper is "+why+": pepper missing")
 			require.ErrorIs(t, validate(t, s, pair), senderauth.ErrInvalidKey)
 			require.Len(t, keysOf(t, s, pair.SenderID), 1)
 		}
-		refused(with(newer))
-		refused(with(nil, newer))
+		refused(with(newer), "not in Config.Peppers")
+		refused(with(nil, newer), "not in Config.Peppers")
 		_, err = before.db.Exec(`UPDATE sqlkeys_keys SET pepper = NULL`) // as before the column was there
 		require.NoError(t, err)
-		refused(with(newer))
+		refused(with(newer), "not recorded")
 
 		both := with(newer, older)
 		k, err = both.Adopt(t.Context(), pair)
@@ -136,6 +138,38 @@ func TestAdoptRevivesNoKeyOfAnotherPepper(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, end, again.ID)
 			require.NoError(t, both.Enable(t.Context(), end))
+		}
+	})
+}
+
+// The statements in the README record the peppers of keys that are older than the column.
+func TestReadmeRecordsPeppers(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	_, block, _ := strings.Cut(string(readme), "```sql\n-- without a pepper\n")
+	block, _, _ = strings.Cut(block, "```")
+	without, with, found := strings.Cut(block, "-- with the pepper of this key\n")
+	require.True(t, found)
+	onBoth(t, func(t *testing.T, source string) {
+		for _, c := range []struct {
+			statement string
+			pepper    []byte
+		}{{without, nil}, {with, []byte("the older pepper")}} {
+			s := open(t, source, sqlkeys.Config{Peppers: [][]byte{c.pepper}})
+			old, reference := s.issue(t, sqlkeys.NewKey{}), s.issue(t, sqlkeys.NewKey{})
+			require.NoError(t, s.Revoke(t.Context(), old.Key.ID))
+			_, err := s.db.Exec(`UPDATE sqlkeys_keys SET pepper = NULL WHERE id = $1`, old.Key.ID)
+			require.NoError(t, err)
+			other := senderauth.Credentials{SenderID: old.Key.SenderID, APIKey: uuid.NewString()}
+			_, err = s.Adopt(t.Context(), other)
+			require.ErrorIs(t, err, sqlkeys.ErrPepperMissing)
+
+			_, err = s.db.Exec(strings.ReplaceAll(c.statement, keyNone, reference.Key.ID))
+			require.NoError(t, err)
+			_, err = s.Adopt(t.Context(), other)
+			require.NoError(t, err)
+			_, err = open(t, source, sqlkeys.Config{Peppers: [][]byte{[]byte("the newer pepper")}}).Adopt(t.Context(), old.Credentials)
+			require.ErrorIs(t, err, sqlkeys.ErrPepperMissing, "a pepper that was dropped is recorded")
 		}
 	})
 }

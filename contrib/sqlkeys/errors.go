@@ -19,10 +19,13 @@ var (
 	// ErrInvalid reports an argument that can never be right, such as an
 	// expiry in the past.
 	ErrInvalid = errors.New("invalid")
-	// ErrPepperMissing reports that Adopt does not know a key, and that the sender has
-	// keys that are refused and whose pepper is not in Config.Peppers. The key may be
-	// one of them. Configure that pepper again, or use Issue.
-	ErrPepperMissing = errors.New("the pepper of a refused key is not configured")
+	// ErrPepperMissing reports that Adopt does not find a key, and that the sender has
+	// a refused key whose pepper is unknown. The two may be one key. The error names
+	// the refused key, and says why its pepper is unknown. If it is not in
+	// Config.Peppers, configure that pepper again. If it is not recorded, the key is
+	// older than the column pepper of sqlkeys_keys: the README has the UPDATE that
+	// records it. To give the sender another key, use Issue.
+	ErrPepperMissing = errors.New("pepper missing")
 	// ErrUnreadable reports a row that somebody has edited by hand, so that a
 	// part of it cannot be read. It comes with a value that has the rest.
 	ErrUnreadable = errors.New("unreadable")

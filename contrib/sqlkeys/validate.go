@@ -22,9 +22,9 @@ const lookupTimeout = 2 * time.Second
 
 // Validate implements [senderauth.Validator]. It finds the key by its digest,
 // in one query. If it refuses a key that it knows, the error is a
-// [*RefusedError]. It never accepts one of the last 10,000 keys that it refused as
-// revoked, even if the database has forgotten that. Without a deadline in ctx, as without a cache, it takes at
-// most 2 seconds.
+// [*RefusedError]. It never accepts a key that it refused as revoked, even if the
+// database has forgotten that. It remembers the 10,000 such keys that were looked up
+// last. Without a deadline in ctx, as without a cache, it takes at most 2 seconds.
 func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
 	key, ok := s.canonicalKey(c.APIKey)
 	if !ok {
@@ -46,7 +46,7 @@ func (s *Store) Validate(ctx context.Context, c senderauth.Credentials) (sendera
 	// have lost it.
 	if m.state == Revoked {
 		s.revoked.Add(m.keyID, struct{}{})
-	} else if s.revoked.Contains(m.keyID) {
+	} else if _, known := s.revoked.Get(m.keyID); known { // and stays remembered, because it is in use
 		m.state = Revoked
 	}
 	if cause := m.refusal(c.SenderID); cause != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -342,4 +343,31 @@ func TestStoreIsAValidator(t *testing.T) {
 			})
 		}
 	})
+}
+
+// A store remembers 10,000 keys that it has refused as revoked. A lookup keeps a key among
+// them, even if the database has lost the revocation.
+func TestRevokedKeyInUseStaysRemembered(t *testing.T) {
+	const remembered = 10_000
+	s := open(t, filepath.Join(t.TempDir(), "keys.db"), sqlkeys.Config{})
+	sender := s.sender(t)
+	ns := make([]sqlkeys.NewKey, remembered+1)
+	for i := range ns {
+		ns[i].SenderID = sender
+	}
+	keys, err := s.IssueAll(t.Context(), ns)
+	require.NoError(t, err)
+	_, err = s.db.Exec(`UPDATE sqlkeys_keys SET revoked_at = 1`)
+	require.NoError(t, err)
+	first, others := keys[0], keys[1:]
+	require.ErrorIs(t, validate(t, s, first.Credentials), senderauth.ErrInvalidKey)
+	_, err = s.db.Exec(`UPDATE sqlkeys_keys SET revoked_at = NULL WHERE id = $1`, first.Key.ID)
+	require.NoError(t, err)
+	for i, k := range others {
+		require.ErrorIs(t, validate(t, s, k.Credentials), senderauth.ErrInvalidKey)
+		if i == len(others)/2 {
+			require.ErrorIs(t, validate(t, s, first.Credentials), senderauth.ErrInvalidKey)
+		}
+	}
+	require.ErrorIs(t, validate(t, s, first.Credentials), senderauth.ErrInvalidKey)
 }
