@@ -109,8 +109,8 @@ type Config struct {
 	// ServeProblem answers refusals in place of the problem itself. p is complete:
 	// its status is 400 to 599, and Title, Type, Challenge and RetryAfter are what
 	// would have been sent. The function may change p, and must write a response
-	// with that status. The rate fields are set already. Nil means
-	// p.ServeHTTP(w, r).
+	// with that status, or what means the same to a client of another protocol,
+	// such as gRPC. The rate fields are set already. Nil means p.ServeHTTP(w, r).
 	ServeProblem func(w http.ResponseWriter, r *http.Request, p *Problem, o Outcome)
 	// Observe is called with each decision of each guard, before the next handler
 	// runs. It runs on the request's goroutine, many at once, and must not block.
