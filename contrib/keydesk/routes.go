@@ -1,0 +1,138 @@
+package keydesk
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+// A route is one page or one action.
+type route struct {
+	method, path string // as in a pattern of a ServeMux, without the prefix
+	serve        func(*desk, visit) (answer, error)
+	changes      bool // refused if the desk is read-only
+	operators    bool // there is no such page for a tenant
+}
+
+// routes lists everything that needs an Actor.
+func routes() []route {
+	return []route{
+		{method: "GET", path: "/{$}", serve: (*desk).listKeys},
+		{method: "GET", path: "/generate", serve: (*desk).askGenerate, changes: true},
+		{method: "POST", path: "/generate", serve: (*desk).generate, changes: true},
+		{method: "GET", path: "/keys/{key}", serve: (*desk).showKey},
+		{method: "GET", path: "/keys/{key}/rotate", serve: (*desk).askRotate, changes: true},
+		{method: "POST", path: "/keys/{key}/rotate", serve: (*desk).rotate, changes: true},
+		{method: "POST", path: "/keys/{key}/disable", serve: (*desk).disable, changes: true},
+		{method: "POST", path: "/keys/{key}/enable", serve: (*desk).enable, changes: true},
+		{method: "GET", path: "/keys/{key}/revoke", serve: (*desk).askRevoke, changes: true},
+		{method: "POST", path: "/keys/{key}/revoke", serve: (*desk).revoke, changes: true},
+	}
+}
+
+// mount adds the routes to the mux, and an answer for every other method and path.
+func (d *desk) mount(routes []route) {
+	methods := make(map[string][]string)
+	for _, x := range routes {
+		d.mux.HandleFunc(x.method+" "+x.path, func(w http.ResponseWriter, r *http.Request) { d.serve(w, r, x) })
+		methods[x.path] = append(methods[x.path], x.method)
+	}
+	for path, allowed := range methods {
+		if slices.Contains(allowed, "GET") {
+			allowed = append(allowed, "HEAD")
+		}
+		slices.Sort(allowed)
+		other := route{path: path, serve: func(*desk, visit) (answer, error) {
+			return answer{}, &refusal{status: http.StatusMethodNotAllowed, title: "Method not allowed",
+				text: "This page does not take that kind of request.", allow: strings.Join(allowed, ", ")}
+		}}
+		d.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { d.serve(w, r, other) })
+	}
+	none := route{path: "/", serve: func(*desk, visit) (answer, error) { return answer{}, errNotFound }}
+	d.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { d.serve(w, r, none) })
+	d.mountStatic()
+}
+
+// A visit is a request of a known actor.
+type visit struct {
+	*http.Request
+	actor Actor
+}
+
+// serve answers one request: who is it, may they, do it, show it.
+func (d *desk) serve(w http.ResponseWriter, r *http.Request, x route) {
+	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
+	defer cancel()
+	r = r.WithContext(ctx)
+	v := visit{Request: r}
+	if err := d.origins.Check(r); err != nil {
+		d.refuse(w, v, &refusal{status: http.StatusForbidden, title: "Not from here",
+			text: "The request came from another site. Open the page itself and try again."})
+		return
+	}
+	actor, err := d.authorize(r)
+	if err != nil {
+		d.refuseStranger(w, v, err)
+		return
+	}
+	if v.actor, err = actor.check(); err != nil {
+		d.log.ErrorContext(ctx, "keydesk: an Actor is refused", "error", err)
+		d.refuse(w, v, errForbidden)
+		return
+	}
+	v.Request = r.WithContext(sqlkeys.WithActor(ctx, v.actor.Name))
+	a, err := d.answer(v, x)
+	if err != nil {
+		d.refuse(w, v, err)
+		return
+	}
+	d.respond(w, v, a)
+}
+
+// answer decides about the request of a known actor.
+func (d *desk) answer(v visit, x route) (answer, error) {
+	switch {
+	case x.operators && !v.actor.Operator:
+		return answer{}, errNotFound
+	case d.readOnly && x.changes:
+		return answer{}, &refusal{status: http.StatusForbidden, title: "Read only", text: "Keys cannot be changed here."}
+	}
+	if v.Method == http.MethodPost {
+		if err := parseForm(v.Request); err != nil {
+			return answer{}, err
+		}
+	}
+	return x.serve(d, v)
+}
+
+// refuseStranger answers a request that Authorize has refused.
+func (d *desk) refuseStranger(w http.ResponseWriter, v visit, err error) {
+	var own http.Handler
+	switch {
+	case errors.As(err, &own):
+		own.ServeHTTP(w, v.Request)
+	case errors.Is(err, ErrForbidden):
+		d.refuse(w, v, errForbidden)
+	default:
+		d.refuse(w, v, err)
+	}
+}
+
+// key returns a key that the actor may see. The key of another sender, an unknown one
+// and a malformed ID get the same error. It is the only way from a URL to a key.
+func (d *desk) key(v visit) (sqlkeys.Key, error) {
+	k, err := d.store.Key(v.Context(), v.PathValue("key"))
+	switch {
+	case errors.Is(err, sqlkeys.ErrNotFound), errors.Is(err, sqlkeys.ErrInvalid):
+		return sqlkeys.Key{}, errNotFound
+	case err != nil && !errors.Is(err, sqlkeys.ErrUnreadable):
+		return sqlkeys.Key{}, err
+	case !v.actor.sees(k.SenderID):
+		return sqlkeys.Key{}, errNotFound
+	}
+	return k, nil
+}
