@@ -20,24 +20,23 @@ import (
 type CacheConfig struct {
 	_ [0]func()
 
-	// Entries is how many accepted pairs of sender and key the cache holds.
-	// Zero means 100,000, and 2^27 is the most. Beyond it the cache evicts the pair that has gone
-	// unused the longest, or nearly so. Rejected pairs have a segment of the
-	// same size to themselves, so that a flood of bad keys evicts no good one.
-	// The entries are spread over shards by a hash, and each shard has some
-	// slack, so that this many pairs do fit.
+	// Entries is how many accepted entries the cache holds, one for each key in
+	// use. Zero means 100,000, and 2^27 is the most. Beyond it the cache evicts the
+	// entry that has gone unused the longest, or nearly so. Rejected entries have a
+	// segment of the same size to themselves, so that a flood of bad keys evicts no
+	// good one. A hash spreads the entries over shards, and each shard has some
+	// slack, so that this many do fit.
 	Entries int
-	// TTL is how long an accepted pair is served, counted from the call of the
+	// TTL is how long an accepted entry is served, counted from the call of the
 	// Validator. Zero means 1 minute. It bounds how long a revoked key lives if
-	// nobody calls Forget, by the wall clock too: time that the machine spends
-	// asleep counts. A hit older than half the TTL is served immediately and
-	// refreshed in the background.
+	// nobody calls Forget. Time that the machine spends asleep counts. A hit older
+	// than half the TTL is served immediately and refreshed in the background.
 	TTL time.Duration
-	// RejectedTTL is how long a rejection is remembered, counted in the same
-	// way. Zero means 5 seconds. If it is negative, rejections are not
+	// RejectedTTL is how long a rejected entry is remembered, counted in the same
+	// way. Zero means 5 seconds. A negative value means that rejections are not
 	// remembered.
 	RejectedTTL time.Duration
-	// StaleTTL is how long past TTL an accepted pair is still served while the
+	// StaleTTL is how long past TTL an accepted entry is still served while the
 	// Validator fails. It is never served past Sender.Expires or after Forget.
 	// Zero means not at all.
 	StaleTTL time.Duration
@@ -46,19 +45,21 @@ type CacheConfig struct {
 	LookupTimeout time.Duration
 	// MaxLookups is how many lookups may be in flight at once. Zero means 64.
 	// Further lookups queue for at most half of LookupTimeout and then fail. There
-	// is no bound on how many queue, and each takes about 12 KiB. A
-	// quarter of MaxLookups, rounded down, is reserved for pairs that were
-	// accepted before, so that a flood of bad keys does not delay the lookup
-	// of a good one. A pair counts as accepted before until it is evicted or
-	// rejected, also past TTL and after Forget and Purge.
-	MaxLookups int
-	// LookupContext chooses the values that the context of a lookup has. It gets
-	// the context of the request that starts the lookup, and only the values of
-	// what it returns are used. Nil means none, and so does a nil context.
+	// is no bound on how many queue, and each takes about 12 KiB.
 	//
-	// A lookup can outlive its request, so a value must stay fit for use when
-	// the request is over. The span context of a trace does. What chi or gin put
-	// into a context does not, because they reuse it for other requests.
+	// A quarter of MaxLookups, rounded down, is reserved for credentials that were
+	// accepted before, so that a flood of bad keys does not delay the lookup of a
+	// good one. Credentials count as accepted before until their entry is evicted
+	// or they are rejected, also past TTL and after Forget and Purge.
+	MaxLookups int
+	// LookupContext chooses the values in the context of a lookup. It gets the
+	// context of the request that starts the lookup. The Cache takes the values of
+	// the context that it returns, but not its deadline or cancellation. Nil means
+	// no values, and so does a nil context.
+	//
+	// A lookup can outlive its request, so a value must stay usable when the
+	// request is over. The span context of a trace does. What chi or gin put into
+	// a context does not, because they reuse it for other requests.
 	LookupContext func(request context.Context) context.Context
 }
 
@@ -80,23 +81,23 @@ type CacheStats struct {
 // methods are safe for concurrent use.
 //
 // A Cache holds no keys. It finds an entry by a SHA-256 of the sender, the key
-// and a random secret. At most one lookup per pair is in flight, and all
-// requests with that pair share its answer. If a sender's Expires passes during
-// the lookup, the answer is [ErrInvalidKey]. Errors are not remembered, and
-// neither is a refusal by a [*Problem].
+// and a random secret. It never has two lookups of the same credentials in flight:
+// all requests with these credentials share one answer. If a sender's Expires
+// passes during the lookup, the answer is [ErrInvalidKey]. Errors are not
+// remembered, and neither is a refusal by a [*Problem].
 //
-// No request cancels a lookup, and the context of a lookup has no values of a
-// request, except what [CacheConfig.LookupContext] hands on.
+// No request cancels a lookup. The context of a lookup has no values of a request,
+// except those that [CacheConfig.LookupContext] hands on.
 //
-// After the lookups of 16 different pairs have failed and none was answered in
-// between, lookups fail at once. Every second the Cache tries the Validator
-// again, and the first answer ends this. Pairs that were accepted before are
-// counted on their own.
+// When the lookups of 16 different keys in a row have failed, further lookups fail
+// at once. Every second the Cache tries the Validator again with a few of them, and
+// the first answer ends this. Keys that were accepted before are counted
+// separately.
 //
 // A Validator that ignores its context cannot delay a request beyond
-// LookupTimeout. Until it returns it occupies one of MaxLookups, and its pair is
-// not looked up again unless Forget or Purge is called. A Cache has no
-// goroutines except those of its lookups.
+// LookupTimeout. Until it returns, it occupies one of MaxLookups, and the Cache
+// does not look the same credentials up again unless Forget or Purge is called. A
+// Cache has no goroutines except those of its lookups.
 type Cache struct {
 	validator Validator
 	cfg       CacheConfig // with defaults
@@ -193,10 +194,10 @@ func (cfg CacheConfig) withDefaults() CacheConfig {
 }
 
 // Validate answers from the cache or calls the Validator. Letter case does not
-// matter in cr.SenderID, but it does in cr.APIKey. The errors are those of the
-// Validator, or say that a lookup could not be made in time or returned nothing
-// usable. When ctx ends, Validate returns its error, and the lookup goes on
-// for those who share it.
+// matter in cr.SenderID, but it does in cr.APIKey. It returns the Validator's error,
+// or one that says that the lookup was not made in time or returned nothing usable.
+// When ctx ends, Validate returns its error, and the lookup goes on for the other
+// requests that share it.
 func (c *Cache) Validate(ctx context.Context, cr Credentials) (Sender, error) {
 	if id, ok := uuid.Canonical(cr.SenderID); ok {
 		cr.SenderID = id
@@ -209,12 +210,12 @@ func (c *Cache) Validate(ctx context.Context, cr Credentials) (Sender, error) {
 }
 
 // Forget drops everything remembered about a sender, including rejections.
-// Call it when a key of the sender is issued, changed or revoked, or the sender
-// itself changes. The answer of a lookup in flight is not remembered, and later
-// requests do not share it. The cost does not depend on the number of entries.
+// Call it when a key of the sender is issued, changed or revoked, or when the
+// sender itself changes. The answer of a lookup in flight is not remembered, and
+// later requests do not share it. The number of entries does not affect its cost.
 //
-// With [Config.KeyOnly] rejections belong to no sender. Forget then drops all
-// of them.
+// With [Config.KeyOnly], rejections belong to no sender, so Forget drops all of
+// them.
 func (c *Cache) Forget(senderID string) { c.forget(&c.forgotten[c.place(senderID)]) }
 
 // Purge does for all senders what Forget does for one. Call it when calls of
@@ -227,7 +228,7 @@ func (c *Cache) forget(at *atomic.Uint64) {
 	at.Store(c.seq.Add(1))
 }
 
-// Stats returns the counters and current values. They are read one after the
+// Stats returns the counters and the current values. It reads them one after the
 // other, not at one instant.
 func (c *Cache) Stats() CacheStats {
 	st := CacheStats{

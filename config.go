@@ -16,12 +16,12 @@ import (
 
 // Config configures [New], which reads it once. Only Limits is required.
 //
-// New reports every mistake at once, in the order of the fields. A panic of CheckKey
-// or of the [Validator] is answered with 500, and its value, which may hold the key,
-// is kept out of all logs. A panic of the Limiter, Observe, ServeProblem or a
-// function given to [Guard.ChargingBy] or [Guard.Costing] ends the request as a
-// panic of a handler does: the next handler does not run, and net/http logs the
-// value.
+// New reports every mistake at once, in the order of the fields.
+//
+// A panic of CheckKey or of the [Validator] is answered with 500. Its value may hold
+// the key, so no log contains it. A panic of the Limiter, Observe, ServeProblem or a
+// function given to [Guard.ChargingBy] or [Guard.Costing] ends the request as a panic
+// of a handler does: the next handler does not run, and net/http logs the value.
 type Config struct {
 	_ [0]func()
 
@@ -30,87 +30,92 @@ type Config struct {
 	// Names are printable ASCII, because they are sent to clients.
 	// [Sender.Limits] overrides a limit for one sender.
 	Limits map[string]Limit
-	// DryRun names limits that are observed and not enforced. A request that one
-	// of them would have refused is served, Event.DryRun says so, and the rate
-	// fields do not mention the limit.
+	// DryRun names limits that are observed and not enforced. If one of them would
+	// have refused a request, the request is served and Event.DryRun names the
+	// limit. The rate fields do not mention these limits.
 	DryRun []string
 	// Limiter keeps the buckets. Guards that share a Limiter share the buckets, by
 	// sender and name. Nil means a [MemoryLimiter] of the guard's own.
 	Limiter Limiter
 	// FailClosed answers 503 when the Limiter returns an error. By default the
 	// request is served without rate fields and the error is reported to
-	// Observe. A request whose own context has ended is always refused: what a
-	// client controls must not open a limit.
+	// Observe. A request whose own context has ended is always refused, because
+	// clients control that, and must not be able to open a limit.
 	FailClosed bool
 	// FailedAttempts limits, for each client address, the requests that the
-	// Validator refuses with 401. While an address is over the limit its requests
-	// cause no lookup and get 429, except those of credentials that the [Cache]
-	// has accepted and not evicted since. Requests whose lookups are in flight when
-	// the limit is reached go on. No sender's quota is touched.
+	// Validator refuses with 401. The zero Limit means no limit. While an address is
+	// over the limit, its requests cause no lookup and get 429, except those with
+	// credentials that the [Cache] has accepted and not evicted since. Requests whose
+	// lookups are in flight when the limit is reached go on. No sender's quota is
+	// touched.
 	//
-	// An IPv6 address counts as its /64; behind TrustedProxies the address comes
-	// from X-Forwarded-For. Clients without an address, on a Unix domain socket that
-	// is not trusted, count as one. At most 65,536 addresses are remembered, and the
-	// least recently failing is evicted. Zero means no limit.
+	// An IPv6 address counts as its /64. Behind TrustedProxies the address comes from
+	// X-Forwarded-For. All clients without an address, on a Unix domain socket that
+	// is not trusted, count as one. The guard remembers at most 65,536 addresses, and
+	// evicts the one whose last failure is the oldest.
 	FailedAttempts Limit
 
 	// CheckKey reports whether a key is well formed. It is called before any
-	// lookup, with 1 to 512 visible ASCII characters: anything else is refused
-	// already. Nil means the CheckKey method of the Validator, or of the one
-	// inside a [Cache], if it has one; otherwise a key is a UUID of 36 characters,
-	// neither the nil nor the max UUID, and the Validator gets it in lower case.
-	// With a CheckKey the Validator gets the key as it came.
+	// lookup, with 1 to 512 visible ASCII characters, because any other key is
+	// refused already. The Validator then gets the key as it came.
+	//
+	// Nil means the CheckKey method of the Validator, or of the Validator inside a
+	// [Cache]. If there is none, a key is a UUID of 36 characters, neither the nil
+	// nor the max UUID, and the Validator gets it in lower case.
 	CheckKey func(key string) bool
-	// SenderHeader names the header that carries the sender's ID (default
-	// x-sender-id). The texts of refusals name it.
+	// SenderHeader names the header that carries the sender's ID. Empty means
+	// x-sender-id. The texts of refusals name this header.
 	SenderHeader string
-	// KeyHeader names the header that carries the key (default x-api-key).
+	// KeyHeader names the header that carries the key. Empty means x-api-key. The
+	// texts of refusals name this header.
 	KeyHeader string
-	// KeyScheme is the authentication scheme in front of the key, in any letter
-	// case: with KeyHeader "Authorization" and KeyScheme "Bearer" the header is
-	// "Authorization: Bearer KEY". It is also the scheme of the challenge
-	// (default: no scheme, and the challenge is ApiKey).
+	// KeyScheme is the authentication scheme in front of the key. With KeyHeader
+	// "Authorization" and KeyScheme "Bearer" the header is "Authorization: Bearer
+	// KEY". Letter case does not matter. It is also the scheme of the challenge.
+	// Empty means no scheme, and the challenge ApiKey.
 	KeyScheme string
 	// KeyOnly asks for no sender header: the key alone identifies the sender, and
 	// Credentials.SenderID is empty.
 	KeyOnly bool
-	// StripKey hides the key header from the next handler, so that it cannot be
-	// logged or forwarded there. The handler gets a copy of the header, which
-	// costs about a microsecond; the caller's request is not changed. A guard of
-	// another New further in does not find the key either.
+	// StripKey hides the key header from the next handler, which then cannot log or
+	// forward the key. The handler gets a copy of the headers, which costs about a
+	// microsecond. The caller's request is not changed. A guard of another New
+	// further in does not find the key either.
 	StripKey bool
 
 	// RequireTLS refuses cleartext with 403 "HTTPS is required", before any
 	// lookup.
 	RequireTLS bool
-	// TrustedProxies are the peers that are believed: RequireTLS accepts their
-	// X-Forwarded-Proto if every value in it is https or wss, and FailedAttempts
-	// takes the client's address from their X-Forwarded-For, from the right. Such
-	// a proxy must overwrite X-Forwarded-Proto and append to X-Forwarded-For; one
-	// that passes the client's own X-Forwarded-Proto on lets cleartext in. A layer
-	// outside the guard that rewrites Request.RemoteAddr, such as chi's RealIP,
-	// breaks this: the guard then takes the client for the peer.
+	// TrustedProxies are the peers that are believed. RequireTLS accepts their
+	// X-Forwarded-Proto if every value in it is https or wss. FailedAttempts takes
+	// the last address of their X-Forwarded-For that is not a trusted proxy for the
+	// client's.
+	//
+	// Such a proxy must overwrite X-Forwarded-Proto and append to X-Forwarded-For. A
+	// proxy that passes on the client's own X-Forwarded-Proto lets cleartext in. No
+	// layer outside the guard may rewrite Request.RemoteAddr, as chi's RealIP does:
+	// the guard would take the client for the peer.
 	TrustedProxies []netip.Prefix
 	// TrustUnixSocket treats every peer on a Unix domain socket as one of the
 	// TrustedProxies. Such a peer has no address that a prefix could name.
 	TrustUnixSocket bool
 
-	// Realm is the realm of the challenge in a 401, in printable ASCII (default
-	// api).
+	// Realm is the realm of the challenge in a 401, in printable ASCII. Empty means
+	// api.
 	Realm string
-	// RateFields chooses the fields that tell a client about its limits. The zero
-	// value sends both families.
+	// RateFields chooses the fields that tell a client about its limits. Zero means
+	// both families.
 	RateFields RateFields
-	// ExpiryNotice is how long before [Sender.Expires] the responses to the key's
-	// authenticated requests, refusals included, carry X-Api-Key-Expires: that
-	// instant in RFC 3339, in UTC. It covers a rotated key in its grace period. Zero
-	// means never.
+	// ExpiryNotice is how long before [Sender.Expires] the responses to a key's
+	// authenticated requests start to carry X-Api-Key-Expires: that instant in RFC
+	// 3339, in UTC. Refusals carry it, too. It covers a rotated key in its grace
+	// period. Zero means never.
 	ExpiryNotice time.Duration
 	// ServeProblem answers refusals in place of the problem itself. p is complete:
 	// its status is 400 to 599, and Title, Type, Challenge and RetryAfter are what
-	// would have been sent. The function may change p, and must write a response
-	// with that status, or what means the same to a client of another protocol,
-	// such as gRPC. The rate fields are set already. Nil means p.ServeHTTP(w, r).
+	// would have been sent. The rate fields are set already. The function may change
+	// p. It must write a response with the status of p, or with what means the same
+	// to a client of another protocol, such as gRPC. Nil means p.ServeHTTP(w, r).
 	ServeProblem func(w http.ResponseWriter, r *http.Request, p *Problem, o Outcome)
 	// Observe is called with each decision of each guard, before the next handler
 	// runs. It runs on the request's goroutine, many at once, and must not block.

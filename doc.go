@@ -24,26 +24,28 @@
 //     here on.
 //  4. x-api-key in two lines, or refused by [Config.CheckKey]: 401 "Invalid API
 //     credentials!". No step up to here asks the Validator.
-//  5. [Config.FailedAttempts], if set, for credentials that the [Cache] has not
-//     accepted: 429.
-//  6. The [Validator], usually through a [Cache]: its refusals are 401, its own
-//     [*Problem] is answered as it is, its outage is 503 and its panic is 500.
-//  7. A [Sender] that is not the one in the request is a fault of the Validator:
-//     500.
+//  5. [Config.FailedAttempts], if set and exceeded by the client's address: 429,
+//     unless the [Cache] has accepted these credentials before.
+//  6. The [Validator], usually through a [Cache]. Its refusals are 401, its own
+//     [*Problem] is sent as it is, its outage is 503, and its panic is 500.
+//  7. The [Sender] that it returned: 500 if it is not the one in the request,
+//     because that is a fault of the Validator.
 //  8. The [Limiter], once, with all limits of the request: 429 "Rate limit exceeded.
 //     Please retry after N seconds."
 //  9. The next handler, with the sender in the context.
 //
 // # The promises
 //
-// A request that fails authentication never touches anybody's quota. Over any T
-// seconds a bucket admits at most burst + rate x T requests, however many come at
-// once, and a refused request takes nothing. A revoked key is refused immediately in
-// a process that calls [Cache.Forget], and after [CacheConfig.TTL] at the latest, or
-// [CacheConfig.StaleTTL] later if that is set and the Validator fails. A flood of bad
-// keys never evicts a good one. No key, and no part of one, is in an error, an event
-// or a panic of this package, and none is kept in memory after its request and its
-// lookup. The next handler gets the ResponseWriter that the guard got.
+//   - A request that fails authentication never touches a quota.
+//   - Over any T seconds a bucket admits at most burst + rate x T requests, however
+//     many come at once. A refused request takes nothing.
+//   - An instance that calls [Cache.Forget] refuses a revoked key immediately. Others
+//     refuse it after [CacheConfig.TTL] at the latest, or [CacheConfig.StaleTTL] later
+//     if that is set and the Validator fails.
+//   - A flood of bad keys never evicts a good one.
+//   - No error, event or panic of this package contains a key or a part of one. The
+//     package keeps no key in memory after its request and its lookup.
+//   - The next handler gets the ResponseWriter that the guard got.
 //
 // There is no list of paths to skip: do not wrap what needs no key.
 package senderauth

@@ -9,18 +9,18 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// An Event is one decision of a guard, as [Config.Observe] sees it. No part of
-// it holds a key, unless the Validator or the Limiter put one into its error.
+// An Event is one decision of a guard, as [Config.Observe] sees it. It holds no key,
+// unless the Validator or the Limiter put one into its error.
 type Event struct {
 	Outcome Outcome
-	// Sender is the authenticated sender. It is the zero Sender if the request
-	// was refused before or by the Validator.
+	// Sender is the authenticated sender. It is the zero Sender if the Validator
+	// refused the request or was not asked.
 	Sender Sender
 	// ClaimedSender is a fingerprint of the well-formed sender ID of a request that
 	// was not authenticated: the first 16 hexadecimal digits of its SHA-256, as
-	// printf %s "$id" | sha256sum | cut -c1-16 prints them. It is not the ID itself
+	// printf %s "$id" | sha256sum | cut -c1-16 prints them. It is not the ID itself,
 	// because clients that mix up the two headers send their key there. Anybody can
-	// claim any ID: never bill or block by it.
+	// claim any ID, so never bill or block by it.
 	ClaimedSender string
 	// Limit is the name of the limit that refused, or of the first one charged.
 	// It is empty if nothing was charged, and "failed_attempts" if
@@ -29,9 +29,9 @@ type Event struct {
 	// DryRun is the first limit of [Config.DryRun] that would have refused the
 	// request.
 	DryRun string
-	// Inner reports a decision inside that of another guard of the same New, or of
-	// [Guard.Charge]. Count the requests by the events with Inner false, and the
-	// refusals by all of them.
+	// Inner reports a decision of [Guard.Charge], or of a guard inside another guard
+	// of the same New. To count requests, skip these events. To count refusals, count
+	// them, too.
 	Inner bool
 	// Cached reports that the [Cache] given to New answered without a lookup, or
 	// that a guard further out did.
@@ -53,7 +53,7 @@ type Outcome string
 
 // The outcomes, with the status that the client sees.
 const (
-	Admitted      Outcome = "admitted"       // the next handler's
+	Admitted      Outcome = "admitted"       // the status of the next handler
 	MissingKey    Outcome = "missing_key"    // 401
 	MissingSender Outcome = "missing_sender" // 401
 	InvalidSender Outcome = "invalid_sender" // 401: malformed, or disabled
@@ -61,8 +61,8 @@ const (
 	Mismatch      Outcome = "mismatch"       // 401: another sender's key
 	Limited       Outcome = "limited"        // 429
 	Insecure      Outcome = "insecure"       // 403: cleartext
-	Refused       Outcome = "refused"        // the Validator's own Problem
-	Unavailable   Outcome = "unavailable"    // 503: the Validator, or the Limiter with FailClosed
+	Refused       Outcome = "refused"        // the status of the Validator's own Problem
+	Unavailable   Outcome = "unavailable"    // 503: the Validator failed, or the Limiter with FailClosed
 	Canceled      Outcome = "canceled"       // 503: the request's context ended
 	Failed        Outcome = "failed"         // 500: a fault of the server's own code
 )
@@ -135,12 +135,12 @@ const recordsPerSecond = 10
 
 // LogEvents returns a function for [Config.Observe] that logs each event to l,
 // with the message "senderauth" and the attributes of [Event.LogValue]. level
-// chooses the level; nil means [Event.Level].
+// chooses the level. Nil means [Event.Level].
 //
 // Above level Debug it writes at most 10 records a second for each outcome, so
 // that neither an outage nor a flood of bad keys floods the log. The next record
-// of that outcome says in the attribute "suppressed" how many were left out. It
-// panics on a nil l.
+// of that outcome says in the attribute "suppressed" how many were left out.
+// LogEvents panics on a nil l.
 func LogEvents(l *slog.Logger, level func(Event) slog.Level) func(context.Context, Event) {
 	if l == nil {
 		panic("senderauth: LogEvents: the Logger is nil")

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A Limit is a token bucket: it starts full with Burst tokens, a request takes
+// A Limit is a token bucket. It starts full with Burst tokens, a request takes
 // one, and Requests tokens flow back evenly every Per, up to Burst. Over any
 // T seconds it admits at most Burst + T x Requests/Per requests.
 //
@@ -17,21 +17,21 @@ import (
 type Limit struct {
 	Requests int           // tokens that flow back every Per: 1 to 1,000,000,000
 	Per      time.Duration // at least a microsecond
-	Burst    int           // tokens that can be saved: up to 1,000,000,000; 0 means Requests
+	Burst    int           // tokens that can be saved: up to 1,000,000,000; zero means Requests
 }
 
-// PerSecond is n requests a second, all of which may come at once.
+// PerSecond returns a limit of n requests a second, all of which may come at once.
 func PerSecond(n int) Limit { return Limit{Requests: n, Per: time.Second} }
 
-// PerMinute is n requests a minute, all of which may come at once.
+// PerMinute returns a limit of n requests a minute, all of which may come at once.
 func PerMinute(n int) Limit { return Limit{Requests: n, Per: time.Minute} }
 
-// Unlimited is the explicit absence of a limit. It is a fixed value: a [Limiter]
+// Unlimited returns the explicit absence of a limit. It is a fixed value: a [Limiter]
 // compares with == and admits the charge without keeping a bucket.
 func Unlimited() Limit { return Limit{Requests: -1, Burst: -1} }
 
-// Blocked refuses every request. It is a fixed value: a [Limiter] compares with ==
-// and refuses the charge without keeping a bucket.
+// Blocked returns a limit that refuses every request. It is a fixed value: a [Limiter]
+// compares with == and refuses the charge without keeping a bucket.
 func Blocked() Limit { return Limit{Requests: -2, Burst: -2} }
 
 // maxTokens is the largest Requests and Burst. A [MemoryLimiter] counts in float64,
@@ -39,8 +39,8 @@ func Blocked() Limit { return Limit{Requests: -2, Burst: -2} }
 const maxTokens = 1_000_000_000
 
 // Validate reports every mistake in l at once: the zero Limit, Requests or Burst
-// out of range, a Per below a microsecond. [New] and every [Limiter] accept a
-// limit only if Validate does.
+// out of range, or a Per below a microsecond. [New] and every [Limiter] accept a
+// limit only if Validate returns nil.
 func (l Limit) Validate() error {
 	if l == Unlimited() || l == Blocked() {
 		return nil
@@ -77,9 +77,8 @@ func (l Limit) EffectiveBurst() int {
 	return l.Burst
 }
 
-// A Charge asks for Cost tokens of the bucket Name, which is filled by Limit. Cost
-// 0 only looks at the bucket: it takes nothing and is never refused, even by
-// [Blocked].
+// A Charge asks for Cost tokens of the bucket Name, which Limit fills. A Cost of 0
+// only looks at the bucket: it takes nothing and is never refused, even by [Blocked].
 type Charge struct {
 	Name  string
 	Limit Limit
@@ -102,17 +101,18 @@ type Balance struct {
 }
 
 // A Limiter keeps a token bucket for each sender and name. [MemoryLimiter] serves a
-// single process; several processes share one elsewhere. The suite
-// senderauthtest.TestLimiter tests an implementation.
+// single instance. Several instances share a Limiter with buckets outside of them, such
+// as that of contrib/redislimit. The suite senderauthtest.TestLimiter tests an
+// implementation.
 type Limiter interface {
 	// Take charges all of charges to the sender, or none of them. balances[i] is the
 	// state of charges[i] afterwards. A refusal is a Balance, never an error. An
-	// error is an outage, or a mistake of the caller: a Limit that Validate refuses,
-	// a negative Cost, a name given twice. Take must not keep or change charges.
+	// error is an outage, or a mistake of the caller: a Limit that Validate rejects,
+	// a negative Cost, or a name given twice. Take must not keep or change charges.
 	//
-	// If the Limit of a bucket has changed, its tokens stay, up to the new burst.
-	// ctx is the request's, to which a guard adds no deadline: a Limiter that does
-	// I/O brings its own. Take is safe for concurrent use.
+	// If the Limit of a bucket has changed, its tokens stay, up to the new burst. ctx
+	// is the request's, and a guard adds no deadline to it, so a Limiter that does I/O
+	// needs one of its own. Take is safe for concurrent use.
 	Take(ctx context.Context, senderID string, charges []Charge) (balances []Balance, err error)
 }
 

@@ -13,22 +13,22 @@ import (
 type MemoryLimiterConfig struct {
 	_ [0]func()
 
-	// Buckets is how many senders are kept before reclaiming starts (default
-	// 1,000,000). Above it each request looks at a few other senders and
-	// forgets those whose buckets are full again. It is not a maximum: a bucket
-	// that is not full is never forgotten, because that would hand quota back.
+	// Buckets is how many senders the limiter keeps before it reclaims memory. Zero
+	// means 1,000,000. Above it, each request looks at a few other senders and
+	// forgets those whose buckets are full again. It is not a maximum: the limiter
+	// never forgets a bucket that is not full, because that would hand quota back.
 	// A forgotten bucket starts full again. If the sender's limit was raised in
 	// the meantime, it starts with the new burst at once.
 	Buckets int
 }
 
-// A MemoryLimiter is the [Limiter] of a single process. Its buckets are
+// A MemoryLimiter is the [Limiter] of a single instance. Its buckets are
 // rate.Limiters of golang.org/x/time/rate. It owns no goroutine, and all its
 // methods are safe for concurrent use.
 //
-// Tokens are float64, so N requests can mint at most N x Burst x 2^-50 tokens by
-// rounding. With a burst of 100, one token takes more than ten trillion
-// requests; with the largest burst, a million.
+// Tokens are float64. By rounding, N requests can mint at most N x Burst x 2^-50
+// tokens. To mint one token takes more than ten trillion requests with a burst of
+// 100, and more than a million with the largest burst.
 type MemoryLimiter struct {
 	id     uint32    // no other limiter has it
 	start  time.Time // of its clock, which is monotonic

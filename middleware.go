@@ -9,9 +9,9 @@ import (
 )
 
 // A Guard authenticates requests and charges the sender's limits, in front of
-// handlers. It is immutable and safe for concurrent use. Guards that Charging,
-// ChargingBy and Costing derive from one that [New] made share its Validator and
-// its buckets.
+// handlers. It is immutable and safe for concurrent use. [Guard.Charging],
+// [Guard.ChargingBy] and [Guard.Costing] derive guards that share the Validator and
+// the buckets of the original.
 type Guard struct {
 	authenticator *authenticator
 	charger       *charger
@@ -26,11 +26,11 @@ type Guard struct {
 }
 
 // New returns a guard that authenticates senders with v and charges the limit
-// "default". It reports every mistake in cfg at once, each with its field; a nil v
-// is one. The guard is then nil, and its methods panic.
+// "default". It reports every mistake in cfg at once, each with its field. A nil v is
+// a mistake. If there is one, the guard is nil, and its methods panic.
 //
-// Put a [Cache] in front of a Validator that does I/O. A Cache or a [MemoryLimiter]
-// inside a type of your own works as well. The guard then calls it through its
+// Put a [Cache] in front of a Validator that does I/O. You can wrap a Cache or a
+// [MemoryLimiter] in a type of your own. The guard then calls it through its
 // interface, which costs a request one or two allocations and about a quarter of the
 // guard's time.
 func New(v Validator, cfg Config) (*Guard, error) {
@@ -56,7 +56,7 @@ func (g *Guard) mustBeMade() {
 
 // Charging returns a guard that charges these limits instead, all of them or
 // none. Without names it only authenticates. It panics on a name that is not in
-// Config.Limits or is given twice, because names are literals in a program.
+// Config.Limits or is given twice, because such a name is a mistake in the program.
 func (g *Guard) Charging(names ...string) *Guard {
 	g.mustBeMade()
 	b, err := g.charger.bill(names, 1)
@@ -71,11 +71,11 @@ func (g *Guard) Charging(names ...string) *Guard {
 	return &derived
 }
 
-// ChargingBy returns a guard that charges the limits that f names for a request:
-// by the pattern that a router matched, say. f gets the request of an
-// authenticated sender, with the sender in its context, and must not change it. A
-// name that is not in Config.Limits or is given twice is answered with 500. It
-// panics on a nil f.
+// ChargingBy returns a guard that charges the limits that f names for a request, for
+// example by the pattern that a router matched. f gets the request of an
+// authenticated sender, with the sender in its context, and must not change it. If f
+// returns a name that is not in Config.Limits, or a name twice, the answer is 500.
+// ChargingBy panics on a nil f.
 func (g *Guard) ChargingBy(f func(*http.Request) []string) *Guard {
 	g.mustBeMade()
 	if f == nil {
@@ -87,10 +87,14 @@ func (g *Guard) ChargingBy(f func(*http.Request) []string) *Guard {
 }
 
 // Costing returns a guard that charges f(r) tokens of each of its limits instead
-// of one. f gets the request as in ChargingBy. A cost of 0 only looks at the
-// buckets; one below 0 is answered with 500; one above a limit's burst can never
-// be paid and is answered with 429 without Retry-After. Use [Guard.Charge] for a
-// cost that only the handler knows. It panics on a nil f.
+// of one. f gets the request as in [Guard.ChargingBy].
+//
+//   - A cost of 0 only looks at the buckets.
+//   - A cost below 0 is answered with 500.
+//   - A cost above a limit's burst can never be paid. It is answered with 429 without
+//     Retry-After.
+//
+// Use [Guard.Charge] for a cost that only the handler knows. Costing panics on a nil f.
 func (g *Guard) Costing(f func(*http.Request) int) *Guard {
 	g.mustBeMade()
 	if f == nil {
@@ -103,17 +107,18 @@ func (g *Guard) Costing(f func(*http.Request) int) *Guard {
 
 // Wrap returns a handler that authenticates each request, charges the sender's
 // limits, and calls next only if both succeed. next finds the sender with
-// [SenderFrom], and gets w untouched. It panics on a nil next.
+// [SenderFrom], and gets the ResponseWriter untouched. Wrap panics on a nil next.
 //
-// Inside another guard of the same New, a guard does not authenticate again: it
-// charges those of its limits that no guard further out has charged, so that a
-// request is charged a name once. The context says what is inside: a handler that
-// serves other requests with the context of its own, such as a batch, must charge
-// them with [Guard.Charge].
+// Inside another guard of the same New, a guard does not authenticate again. It
+// charges only those of its limits that no guard further out has charged, so that a
+// request is charged for each name once. A guard knows from the context of a request
+// that it is inside another guard. So if a handler serves further requests with the
+// context of its own, as a batch does, guards do not charge these again: charge them
+// with [Guard.Charge].
 //
-// The response carries Cache-Control: private, and the rate fields, unless next
-// sets those fields itself. A handler that adds fields instead of setting them,
-// such as httputil.ReverseProxy, must delete one of the two.
+// The response carries Cache-Control: private and the rate fields, unless next sets
+// those fields itself. A handler that adds fields instead of setting them, as
+// httputil.ReverseProxy does, must delete either its own or the guard's.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	g.mustBeMade()
 	if isNil(next) {
@@ -250,20 +255,22 @@ func keepPrivate(h http.Header, a *admission) {
 	h["Cache-Control"] = a.cacheControl[:]
 }
 
-// Charge takes cost tokens of the limit name from the sender in ctx, for a handler
-// behind the guard that learns late what a request costs: a message to 1,000
-// recipients, say. The tokens come on top of what the guards have charged. It
-// takes all of them or none, and returns the bucket's state, which is zero if the
+// Charge takes cost tokens of the limit name from the sender in ctx. It is for a
+// handler behind the guard that learns late what a request costs, such as a message to
+// 1,000 recipients. The tokens come on top of what the guards have charged. Charge
+// takes all of them or none, and returns the state of the bucket, which is zero if the
 // Limiter failed.
 //
-// The problem is nil if the handler may go on, and otherwise the answer to serve:
-// 429 if the tokens are not there, without Retry-After if they never will be; 503
-// if the Limiter failed and Config.FailClosed is set or ctx has ended; 500, with
-// the cause in Err, for a name that is not in Config.Limits, a cost below 0, or a
-// context that did not pass a guard of the same New. A limit of Config.DryRun never
-// refuses: the problem is nil even if Balance.Refused is set. The rate fields of
-// the response are not changed. Config.Observe gets an event with Inner set.
-// Charge is safe for concurrent use.
+// If the handler may go on, the problem is nil. Otherwise serve it. Its status is
+//
+//   - 429 if the tokens are not there, without Retry-After if they never will be;
+//   - 503 if the Limiter failed, and Config.FailClosed is set or ctx has ended;
+//   - 500, with the cause in Err, if the name is not in Config.Limits, the cost is
+//     below 0, or ctx did not pass a guard of the same New.
+//
+// A limit of Config.DryRun never refuses: the problem is nil even if Balance.Refused is
+// set. Charge does not change the rate fields of the response. Config.Observe gets an
+// event with Inner set. Charge is safe for concurrent use.
 func (g *Guard) Charge(ctx context.Context, name string, cost int) (Balance, *Problem) {
 	g.mustBeMade()
 	start := time.Now()

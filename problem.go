@@ -14,25 +14,25 @@ import (
 
 // A Problem is a refusal in the form of RFC 9457, "application/problem+json": an
 // object with the members status, title, detail and type, in this order, then
-// instance and the extensions. It is an [http.Handler] that answers with itself,
-// and an error that a [Validator] can return to have it answered.
+// instance and the extensions. It is an [http.Handler] that answers with itself.
+// It is also an error: if a [Validator] returns it, the client gets it.
 type Problem struct {
 	// Status is the HTTP status, 400 to 599. Any other value is answered as 500.
 	Status int
-	// Title names the kind of problem (default: the reason phrase of Status).
+	// Title names the kind of problem. Empty means the reason phrase of Status.
 	Title string
 	// Detail is for the reader of the answer. It is sent as it is.
 	Detail string
-	// Type is a URI that identifies the kind of problem (default about:blank).
+	// Type is a URI that identifies the kind of problem. Empty means about:blank.
 	Type string
-	// Instance is a URI that identifies this occurrence. If empty, it is left out.
+	// Instance is a URI that identifies this occurrence. Empty means none.
 	Instance string
 	// Challenge is the value of WWW-Authenticate. It is sent with 401 only, which
-	// must have one (RFC 9110 section 15.5.2). The default is ApiKey realm="api", or
-	// the challenge of the guard that answers.
+	// must have one (RFC 9110 section 15.5.2). Empty means the challenge of the guard
+	// that answers, or ApiKey realm="api" without a guard.
 	Challenge string
-	// RetryAfter is sent as Retry-After, in whole seconds, rounded up, if it is above
-	// zero.
+	// RetryAfter is sent as Retry-After, in whole seconds, rounded up. Zero and less
+	// mean no Retry-After.
 	RetryAfter time.Duration
 	// Extensions are further members, in the order of their names. A name that RFC
 	// 9457 defines is left out, and so is a value that has no JSON form.
@@ -41,7 +41,7 @@ type Problem struct {
 	Err error
 }
 
-// Error returns the status, the title and the detail, and the cause.
+// Error returns the status, the title, the detail and the cause.
 func (p *Problem) Error() string {
 	status := p.status()
 	s := fmt.Sprintf("senderauth: %d %s", status, cmp.Or(p.Title, http.StatusText(status)))
@@ -58,19 +58,20 @@ func (p *Problem) Error() string {
 func (p *Problem) Unwrap() error { return p.Err }
 
 // ServeHTTP writes the whole refusal: status, fields and body, or the same fields
-// without a body for HEAD. It deletes the fields that an outer layer has set for
-// another representation, such as ETag, and sets Content-Type,
-// Cache-Control: no-store, X-Content-Type-Options: nosniff and, with 401,
-// WWW-Authenticate. net/http adds Content-Length. Content-Encoding stays, because
-// the layer that set it encodes what is written. Nothing from r is written.
+// without a body for HEAD. It sets Content-Type, Cache-Control: no-store,
+// X-Content-Type-Options: nosniff and, with 401, WWW-Authenticate. net/http adds
+// Content-Length. ServeHTTP deletes fields that an outer layer has set for another
+// representation, such as ETag. It keeps Content-Encoding, because the layer that
+// set it encodes what is written. It writes nothing from r.
 //
 // ServeHTTP first reads the body that an HTTP/1 request is still sending, up to
 // 256 KiB of it, because a client that is cut off while it sends may lose the
 // answer. It does not wait for a body that pauses for 500 ms or comes at less than
-// 4 KiB a second. Reading takes no longer than ReadTimeout and half of WriteTimeout,
-// counted from the call. The connection is closed after the answer if the body did
-// not end within these bounds, or if w hides the connection: give the writer of an
-// outer layer an Unwrap method, as [http.ResponseController] asks.
+// 4 KiB a second. It reads for no longer than the server's ReadTimeout and half of
+// its WriteTimeout, counted from the call. If the body did not end within these
+// bounds, the connection is closed after the answer. It is also closed if w hides
+// the connection, so give the writer of an outer layer an Unwrap method, as
+// [http.ResponseController] asks.
 func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	complete := p.complete(challenge("", ""))
 	a := complete.compile()

@@ -20,11 +20,11 @@ const (
 	// full again). With several limits they describe the tightest one, which has the
 	// fewest whole tokens left.
 	RateFieldsX
-	// RateFieldsDraft sends RateLimit and RateLimit-Policy as
-	// draft-ietf-httpapi-ratelimit-headers-11 has them, one item for each
-	// limit: q is the burst, w the seconds that refill it, r the whole tokens
-	// left, t the seconds to the next one. A draft is not a standard: the form may
-	// change with it.
+	// RateFieldsDraft sends RateLimit and RateLimit-Policy of
+	// draft-ietf-httpapi-ratelimit-headers-11, with one item for each limit: q is
+	// the burst, w the seconds that refill it, r the whole tokens left, and t the
+	// seconds to the next one. If the draft changes, these fields may change with
+	// it.
 	RateFieldsDraft
 	// RateFieldsNone sends neither family. A 429 still has Retry-After.
 	RateFieldsNone

@@ -10,14 +10,14 @@ import (
 
 // Static returns a [Validator] for a fixed set of credentials: from environment
 // variables, or in tests. It holds SHA-256 digests, not keys. A sender may have
-// several keys; a key has one sender. Letter case does not matter in a sender ID,
-// nor in a key that is a UUID. If a key is not a UUID, the Validator brings a
-// CheckKey that accepts keys of any form.
+// several keys, but a key has one sender. Letter case does not matter in a sender ID,
+// nor in a key that is a UUID. If any key is not a UUID, the Validator has a CheckKey
+// method that accepts keys of any form.
 //
 // Static reports every mistake at once: no credentials at all, a sender ID that is
 // not a UUID, a key that is not 1 to 512 visible ASCII characters or is the nil or
-// max UUID, a key given twice. The messages name the position and no value, because
-// the value may be a key in the wrong place.
+// max UUID, and a key given twice. The messages name the position and no value,
+// because the value may be a key in the wrong place.
 func Static(c ...Credentials) (Validator, error) {
 	if len(c) == 0 {
 		return nil, errors.New("senderauth: Static: no credentials")

@@ -13,13 +13,12 @@ import (
 // A Validator resolves [Credentials] to a [Sender]. Implement it on top of
 // wherever your keys live. What it returns decides the answer to the client:
 //
-//   - a [Sender] and nil: the request belongs to the sender and goes on to the
-//     limits;
+//   - a [Sender] and nil: the guard charges the sender's limits next;
 //   - [ErrInvalidKey]: 401 "Invalid API credentials!";
 //   - [ErrKeyMismatch]: 401 "API key does not match sender ID";
 //   - [ErrInvalidSender]: 401 "Invalid x-sender-id";
 //   - an error that is or wraps a [*Problem]: that problem, as it is;
-//   - any other error, and a deadline: 503. An outage is never a 401, because
+//   - any other error, a deadline included: 503. An outage is never a 401, because
 //     clients throw away a key that was refused.
 //
 // The errors may be wrapped. Their text reaches [Config.Observe], never the
@@ -31,14 +30,13 @@ import (
 // record: a guard fails closed, with 500, if it is not the sender that the request
 // named. Compare keys as digests, never as text.
 //
-// A Validator sees well-formed credentials only. It must honour ctx, which carries
-// the deadline of the [Cache] in front of it; without a Cache there is no deadline
-// but the request's own. Behind a Cache, ctx has no values of a request, except those
-// that [CacheConfig.LookupContext] hands on. Many goroutines call the Validator at
-// once. The suite senderauthtest.TestValidator tests all of this.
+// A Validator sees well-formed credentials only, and many goroutines call it at once.
+// It must honour ctx. Behind a [Cache], ctx carries the deadline of the Cache, and no
+// values of a request except those that [CacheConfig.LookupContext] hands on. Without a
+// Cache, ctx is the request's.
 //
-// A Validator whose keys are not UUIDs may have a method CheckKey(key string) bool;
-// [Config.CheckKey] says what for.
+// If the keys are not UUIDs, give the Validator a method CheckKey(key string) bool; see
+// [Config.CheckKey]. The suite senderauthtest.TestValidator tests a Validator.
 type Validator interface {
 	Validate(ctx context.Context, c Credentials) (Sender, error)
 }
@@ -51,7 +49,7 @@ func (f ValidatorFunc) Validate(ctx context.Context, c Credentials) (Sender, err
 	return f(ctx, c)
 }
 
-// The refusals that a [Validator] returns, wrapped or bare.
+// A [Validator] refuses a request with one of these errors, wrapped or bare.
 var (
 	// ErrInvalidKey means that the key is unknown or not active: disabled, expired,
 	// deleted, not valid yet, or rotated and past its grace period.
@@ -68,11 +66,13 @@ var (
 // [Config.KeyOnly].
 //
 // APIKey is a secret, and SenderID may be one, because clients that mix up the two
-// headers send their key there. Credentials print, log and marshal without either,
-// under every verb of package fmt but %p, as a slog value, as JSON and as text: the
-// key is left out, and the sender ID is the fingerprint of [Event.ClaimedSender].
-// Package fmt calls no method for %p, which go vet reports, nor for an unexported
-// field: a struct that hides Credentials in one prints the key.
+// headers send their key there. So Credentials print, log and marshal without either,
+// in package fmt, as a slog value, as JSON and as text. The key is left out, and the
+// fingerprint of [Event.ClaimedSender] replaces the sender ID.
+//
+// Package fmt shows the key in two cases, because it calls no method there: under the
+// verb %p, which go vet reports, and if Credentials are in an unexported field of a
+// struct.
 type Credentials struct {
 	SenderID string
 	APIKey   string
@@ -109,7 +109,7 @@ type Sender struct {
 	ID string
 	// KeyID is the public name of the key that was used. It is safe to log.
 	KeyID string
-	// Limits overrides [Config.Limits] by name: a plan, a tier. A name that no guard
+	// Limits overrides [Config.Limits] by name, as a plan does. A name that no guard
 	// charges has no effect. Nil means none.
 	Limits map[string]Limit
 	// Expires is the earlier of the key's expiry and the end of its grace period. At
