@@ -10,15 +10,15 @@ import (
 	"github.com/senderauth/senderauth/internal/uuid"
 )
 
-// Adopt stores a pair that comes from elsewhere, such as an environment
-// variable. It creates the sender and the key if they are missing, and leaves
-// them unchanged if they exist: a revoked key stays revoked. So every instance
-// may call it at each start, and several at once. [Store.CheckKey] must accept
+// Adopt stores credentials that come from elsewhere, such as environment
+// variables. It creates the sender and the key if they are missing, and leaves
+// them unchanged if they exist, so a revoked key stays revoked. Every instance
+// may call it at each start, and several may at once. [Store.CheckKey] must accept
 // the key. Adopt returns [ErrDuplicate] if the key belongs to another sender.
 //
-// Adopt returns [ErrPepperMissing] for a key that it does not find, if the sender has
-// a refused key whose pepper is not in [Config.Peppers] or not recorded. The two may be
-// one key, and a refused key must not work again.
+// Adopt returns [ErrPepperMissing] if it does not find the key, and the sender has a
+// refused key whose pepper is not in [Config.Peppers] or not recorded. The two may be
+// the same key, and a refused key must not work again.
 func (s *Store) Adopt(ctx context.Context, c senderauth.Credentials) (Key, error) {
 	secret, ok := s.canonicalKey(c.APIKey)
 	if !ok {

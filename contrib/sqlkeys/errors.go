@@ -7,7 +7,7 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// Errors of the methods of a [Store], which wrap them together with the sender
+// The methods of a [Store] return errors that wrap one of these, and name the sender
 // or the key concerned.
 var (
 	ErrNotFound  = errors.New("not found")
@@ -31,15 +31,15 @@ var (
 	ErrUnreadable = errors.New("unreadable")
 )
 
-// Errors of [Open] about the schema of the database.
+// [Open] returns one of these if it cannot use the schema of the database.
 var (
 	ErrSchemaMissing = errors.New("the schema is missing: migrate first")
 	ErrSchemaOlder   = errors.New("the schema is older than this program: migrate first")
 	ErrSchemaNewer   = errors.New("the schema is newer than this program: use a newer program")
 )
 
-// A RefusedError says why [Store.Validate] refused a key that it knows. It is
-// for hooks. The client learns only what the error wraps:
+// A RefusedError says why [Store.Validate] refused a key that it knows. It is for
+// Observe of [senderauth.Config]. The client learns only what the error wraps:
 // [senderauth.ErrInvalidKey], [senderauth.ErrKeyMismatch] or
 // [senderauth.ErrInvalidSender].
 type RefusedError struct {
@@ -49,6 +49,7 @@ type RefusedError struct {
 	err      error
 }
 
+// Error names the key or the sender, and the reason.
 func (e *RefusedError) Error() string {
 	switch e.err {
 	case senderauth.ErrKeyMismatch:
@@ -59,4 +60,5 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("sqlkeys: key %s is %s: %v", e.KeyID, e.State, e.err)
 }
 
+// Unwrap returns the error that the client learns.
 func (e *RefusedError) Unwrap() error { return e.err }

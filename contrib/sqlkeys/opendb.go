@@ -8,16 +8,17 @@ import (
 )
 
 // OpenDB opens a pool on a PostgreSQL URL or on the path of a SQLite file. The
-// path may be a URI with the scheme file and the parameters of SQLite. OpenDB
-// refuses PostgreSQL settings in any form but a URL instead of taking them for
-// a path. Its errors do not show them, because they may hold a password.
+// pool has at most 16 connections unless the caller sets another limit. The
+// errors of OpenDB do not show source, because it may hold a password.
 //
-// It creates a missing file, readable by the owner only, and uses it in WAL
-// mode with a busy timeout of 5 seconds. If another file takes its place, the pool
-// drops its connections to the one before. The pool has at most 16 connections
-// unless the caller sets another limit. OpenDB does not contact PostgreSQL yet.
-// Connecting takes at most 5 seconds unless the URL says otherwise. A connection to
-// PostgreSQL lives for at most 5 minutes.
+// PostgreSQL settings must be a URL. OpenDB rejects other forms instead of taking
+// them for a path. It does not contact PostgreSQL yet. Connecting takes at most 5
+// seconds unless the URL says otherwise. A connection lives for at most 5 minutes.
+//
+// The path of a SQLite file may be a URI with the scheme file and the parameters
+// of SQLite. OpenDB creates a missing file, readable by the owner only, and uses
+// it in WAL mode with a busy timeout of 5 seconds. If another file takes its place,
+// the pool drops its connections to the old one.
 func OpenDB(source string) (*sql.DB, error) {
 	scheme, _, hasScheme := strings.Cut(source, "://")
 	var db *sql.DB

@@ -42,14 +42,14 @@ func (cfg *RecorderConfig) validate() error {
 // Recorder counts in memory and writes batches from a goroutine, which Close
 // ends.
 //
-// It writes each count once, even if the connection breaks during a commit: it
-// then asks PostgreSQL what became of the transaction. A crash loses the counts
-// since the last write. While the database is down, counts wait in memory. All
-// instances together write the last use of a key at most once in 15 minutes.
+// It writes each count once: if the connection breaks during a commit, it asks
+// PostgreSQL what became of the transaction. A crash loses the counts since the
+// last write. While the database is down, counts wait in memory. All instances
+// together write the last use of a key at most once in 15 minutes.
 //
-// A key ID may also come from another validator. The recorder drops IDs that
-// PostgreSQL cannot store or index: those that are not UTF-8 text of at most
-// 255 bytes.
+// Events may also have key IDs of other validators. The recorder drops IDs that
+// PostgreSQL cannot store or index, which are those that are not UTF-8 text of at
+// most 255 bytes.
 type Recorder struct {
 	store    *Store
 	interval time.Duration
@@ -125,8 +125,8 @@ func (s *Store) NewRecorder(cfg RecorderConfig) (*Recorder, error) {
 	return r, nil
 }
 
-// Observe counts one event. Use it as Observe of [senderauth.Config]: it waits
-// for nothing but a short lock. It ignores events without a known key. A
+// Observe counts one event. Use it as Observe of [senderauth.Config]. It waits
+// for nothing but a short lock, and ignores events without a known key. A
 // request that passes one guard inside another counts once. If the inner guard
 // refuses it, it counts once for each of the two outcomes.
 func (r *Recorder) Observe(_ context.Context, e senderauth.Event) {
@@ -194,14 +194,14 @@ func (r *Recorder) run(ctx context.Context) {
 	}
 }
 
-// Flush writes the counts. It first waits for another write in progress, at
-// most 10 seconds. Counts that it cannot write wait for the next write.
+// Flush writes the counts. It first waits for a write in progress, for at most
+// 10 seconds. Counts that it cannot write stay for the next write.
 func (r *Recorder) Flush(ctx context.Context) error {
 	return r.flush(ctx, time.Now().Truncate(time.Hour))
 }
 
-// Close ends the recorder and writes the counts, until ctx ends. A second Close
-// only flushes.
+// Close ends the recorder's goroutine and writes the remaining counts. It gives up
+// when ctx ends. A second Close only flushes.
 func (r *Recorder) Close(ctx context.Context) error {
 	r.closed.Do(func() { close(r.stop) })
 	select {
@@ -225,7 +225,8 @@ type RecorderStats struct {
 // Dropped returns RecorderStats.Dropped without waiting for a write.
 func (r *Recorder) Dropped() uint64 { return r.dropped.Load() }
 
-// Stats waits for a write in progress, at most 10 seconds.
+// Stats returns the counters. It first waits for a write in progress, for at most
+// 10 seconds.
 func (r *Recorder) Stats() RecorderStats {
 	r.flushing.Lock()
 	defer r.flushing.Unlock()

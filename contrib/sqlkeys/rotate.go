@@ -22,8 +22,8 @@ type Rotation struct {
 }
 
 // Rotate replaces a key by a new one with the same name, environment and
-// metadata, which works at once. It copies metadata that cannot be read as it
-// is. It refuses a key that is revoked, expired, disabled or already rotated.
+// metadata, which works at once. It copies metadata that it cannot read unchanged.
+// It rejects a key that is revoked, expired, disabled or already rotated.
 func (s *Store) Rotate(ctx context.Context, keyID string, r Rotation) (Issued, error) {
 	if r.Grace < 0 {
 		return Issued{}, fmt.Errorf("sqlkeys: rotate: %w: the grace %v is below 0", ErrInvalid, r.Grace)

@@ -11,7 +11,7 @@ import (
 	"github.com/senderauth/senderauth"
 )
 
-// A Detail is the Detail of each [senderauth.Sender] that Validate returns.
+// A Detail is the Detail of the [senderauth.Sender] that [Store.Validate] returns.
 type Detail struct {
 	Environment Environment       // of the key
 	Metadata    map[string]string // of the sender
