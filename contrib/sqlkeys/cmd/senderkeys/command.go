@@ -21,7 +21,7 @@ func (a *app) command() *cobra.Command {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	root.PersistentFlags().StringVar(&a.db, "db", "", "PostgreSQL URL or path of a SQLite file (SENDERAUTH_DB)")
+	root.PersistentFlags().StringVar(&a.db, "db", "", "PostgreSQL `URL` or path of a SQLite file (default $SENDERAUTH_DB)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(a.migrate(), a.sender(), a.key(), a.usage(), a.audit())
 	root.SetHelpCommand(help())

@@ -19,7 +19,7 @@ var (
 func (a *app) key() *cobra.Command {
 	key := group("key", "Issue, rotate, disable, enable, revoke, list and show keys")
 	key.AddCommand(a.keyIssue(), a.keyRotate(), a.keyRevoke(), a.keyList(),
-		a.one("show KEYID", "Show all that is known of a key", a.showKey),
+		a.one("show KEYID", "Show a key", a.showKey),
 		a.changeKey("disable KEYID", "Refuse a key until it is enabled again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.Disable(ctx, id)
 		}),
@@ -47,7 +47,7 @@ func (a *app) keyIssue() *cobra.Command {
 	var metadata []string
 	issue := &cobra.Command{
 		Use:   "issue",
-		Short: "Issue a key, and print it as lines for a .env file",
+		Short: "Issue a key, and print it as lines of a .env file",
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) (err error) {
 			n.Environment, n.Format = sqlkeys.Environment(env), sqlkeys.Format(format)
@@ -63,14 +63,14 @@ func (a *app) keyIssue() *cobra.Command {
 			return a.deliver(ctx, s, func(ctx context.Context) (sqlkeys.Issued, error) { return s.Issue(ctx, n) })
 		}),
 	}
-	issue.Flags().StringVar(&n.SenderID, "sender", "", "UUID of the sender")
+	issue.Flags().StringVar(&n.SenderID, "sender", "", "`UUID` of the sender")
 	issue.MarkFlagRequired("sender")
-	issue.Flags().StringVar(&n.Name, "name", "", "name of the key, for people")
-	issue.Flags().StringVar(&env, "env", string(sqlkeys.Production), strings.Join(environments, ", "))
+	issue.Flags().StringVar(&n.Name, "name", "", "`NAME` of the key, for people")
+	issue.Flags().StringVar(&env, "env", string(sqlkeys.Production), "`ENVIRONMENT` of the key: "+strings.Join(environments, ", "))
 	complete(issue, "env", environments)
-	issue.Flags().StringVar(&expires, "expires", "", "when the key ends: 90d or 12h from now, a date (midnight UTC), or an RFC 3339 time (default never)")
-	issue.Flags().StringVar(&notBefore, "not-before", "", "when the key begins, written likewise (default now)")
-	issue.Flags().StringArrayVar(&metadata, "meta", nil, "NAME=VALUE; may be repeated")
+	issue.Flags().StringVar(&expires, "expires", "", "`TIME` at which the key ends: 90d or 12h from now, a date (midnight UTC), or an RFC 3339 time (default never)")
+	issue.Flags().StringVar(&notBefore, "not-before", "", "`TIME` at which the key begins to work, written as for -expires (default now)")
+	issue.Flags().StringArrayVar(&metadata, "meta", nil, "`NAME=VALUE` to keep with the key; may be repeated")
 	a.newKeyFlags(issue, &format, "uuid")
 	return issue
 }
@@ -97,18 +97,18 @@ func (a *app) keyRotate() *cobra.Command {
 			return err
 		}),
 	}
-	rotate.Flags().StringVar(&grace, "grace", "24h", "how long the old key still works")
-	rotate.Flags().StringVar(&expires, "expires", "", "when the new key ends, written as for issue (default after the lifetime of the old one)")
+	rotate.Flags().StringVar(&grace, "grace", "24h", "`DURATION` for which the old key still works, such as 24h or 7d")
+	rotate.Flags().StringVar(&expires, "expires", "", "`TIME` at which the new key ends, written as for issue (default after the lifetime of the old one)")
 	a.newKeyFlags(rotate, &format, "that of the old key")
 	return rotate
 }
 
 // newKeyFlags adds the flags of commands that make a key.
 func (a *app) newKeyFlags(cmd *cobra.Command, format *string, standard string) {
-	cmd.Flags().StringVar(format, "format", "", strings.Join(formats, " or ")+" (default "+standard+")")
+	cmd.Flags().StringVar(format, "format", "", "`FORMAT` of the key: "+strings.Join(formats, " or ")+" (default "+standard+")")
 	complete(cmd, "format", formats)
-	cmd.Flags().StringVar(&a.prefix, "prefix", "", "what a prefixed key starts with (default sender)")
-	cmd.Flags().StringVar(&a.outPath, "out", "", "new file for the pair, which only you can read (default standard output)")
+	cmd.Flags().StringVar(&a.prefix, "prefix", "", "`PREFIX` of a prefixed key (default sender)")
+	cmd.Flags().StringVar(&a.outPath, "out", "", "new `FILE` for the sender and the key, which only you can read (default standard output)")
 }
 
 // complete makes shells offer the values of a flag.
@@ -138,7 +138,7 @@ func (a *app) keyList() *cobra.Command {
 	var expiring string
 	list := &cobra.Command{
 		Use:   "list",
-		Short: "List keys, revoked ones included",
+		Short: "List keys, including revoked ones",
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) (err error) {
 			if f.EndsBefore, err = parseFuture("expiring", expiring); err != nil {
@@ -151,7 +151,7 @@ func (a *app) keyList() *cobra.Command {
 			})
 		}),
 	}
-	list.Flags().StringVar(&f.SenderID, "sender", "", "UUID of a sender (default all)")
-	list.Flags().StringVar(&expiring, "expiring", "", "only keys that work now and end within this time, such as 14d, or before a date or an RFC 3339 time")
+	list.Flags().StringVar(&f.SenderID, "sender", "", "`UUID` of a sender (default all)")
+	list.Flags().StringVar(&expiring, "expiring", "", "only keys that work now and end within this `TIME`, such as 14d, or before a date or an RFC 3339 time")
 	return list
 }

@@ -40,9 +40,13 @@ SQLite file. If the service uses peppers, set SENDERAUTH_PEPPERS to the same
 ones: base64, separated by commas, the current one first. Write flags with one
 dash or two.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 no such sender or key;
-4 it exists already (or the file of -out does), or is revoked, expired, rotated
-or disabled.`
+Exit codes:
+  0  success
+  1  failure
+  2  wrong usage or input
+  3  no such sender or key
+  4  the sender, the key or the file of -out exists already, or the sender or
+     key is revoked, expired, rotated or disabled`
 
 // An app is one run of the command.
 type app struct {

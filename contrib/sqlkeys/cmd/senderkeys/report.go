@@ -30,9 +30,9 @@ func (a *app) usage() *cobra.Command {
 			})
 		}),
 	}
-	usage.Flags().StringVar(&f.SenderID, "sender", "", "UUID of a sender")
-	usage.Flags().StringVar(&f.KeyID, "key", "", "ID of a key")
-	usage.Flags().StringVar(&since, "since", "7d", "how far back, or a date or an RFC 3339 time")
+	usage.Flags().StringVar(&f.SenderID, "sender", "", "`UUID` of a sender (default all)")
+	usage.Flags().StringVar(&f.KeyID, "key", "", "`ID` of a key (default all)")
+	usage.Flags().StringVar(&since, "since", "7d", "`TIME` to start at: 30d or 12h ago, a date (midnight UTC), or an RFC 3339 time")
 	return usage
 }
 
@@ -52,7 +52,7 @@ func (a *app) audit() *cobra.Command {
 			})
 		}),
 	}
-	audit.Flags().StringVar(&f.SenderID, "sender", "", "UUID of a sender")
-	audit.Flags().StringVar(&f.KeyID, "key", "", "ID of a key")
+	audit.Flags().StringVar(&f.SenderID, "sender", "", "`UUID` of a sender (default all)")
+	audit.Flags().StringVar(&f.KeyID, "key", "", "`ID` of a key (default all)")
 	return audit
 }

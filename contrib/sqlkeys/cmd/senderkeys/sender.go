@@ -10,12 +10,12 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-const limitUsage = "NAME=REQUESTS/PER[:BURST], NAME=unlimited or NAME=blocked; may be repeated"
+const limitUsage = "`NAME=LIMIT`, where LIMIT is REQUESTS/PER[:BURST], unlimited or blocked; may be repeated"
 
 func (a *app) sender() *cobra.Command {
 	sender := group("sender", "Create, limit, disable, enable, list and show senders")
 	sender.AddCommand(a.senderCreate(), a.senderLimit(), a.senderList(),
-		a.one("show SENDER", "Show all that is known of a sender", a.showSender),
+		a.one("show SENDER", "Show a sender", a.showSender),
 		a.changeSender("disable SENDER", "Refuse every request of a sender", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.DisableSender(ctx, id)
 		}),
@@ -63,15 +63,15 @@ func (a *app) senderCreate() *cobra.Command {
 			return err
 		}),
 	}
-	create.Flags().StringVar(&n.ID, "id", "", "UUID of the sender (default a random one)")
+	create.Flags().StringVar(&n.ID, "id", "", "`UUID` of the sender (default a random one)")
 	create.Flags().StringArrayVar(&limits, "limit", nil, limitUsage)
-	create.Flags().StringArrayVar(&metadata, "meta", nil, "NAME=VALUE; may be repeated")
+	create.Flags().StringArrayVar(&metadata, "meta", nil, "`NAME=VALUE` to keep with the sender; may be repeated")
 	return create
 }
 
 func (a *app) senderLimit() *cobra.Command {
 	var plan []string
-	limit := a.changeSender("limit SENDER", "Replace the limits of a sender; without -limit it has none of its own", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+	limit := a.changeSender("limit SENDER", "Replace the limits of a sender, or remove them if there is no -limit", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 		limits, err := parseLimits(plan)
 		if err != nil {
 			return err
