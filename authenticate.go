@@ -86,8 +86,26 @@ func (a *authenticator) authenticate(r *http.Request, d *decision) {
 	}
 	if d.sender == nil {
 		a.reject(r, d)
+	} else if len(d.sender.Networks) > 0 {
+		a.checkNetwork(r, d)
 	}
 }
+
+// checkNetwork refuses a key that is used from outside its networks.
+func (a *authenticator) checkNetwork(r *http.Request, d *decision) {
+	addr := a.peers.address(r)
+	for _, n := range d.sender.Networks {
+		if n.Contains(addr) {
+			return
+		}
+	}
+	d.refuse(WrongNetwork, errNetwork)
+	if a.attempts != nil {
+		a.attempts.fail(r)
+	}
+}
+
+var errNetwork = errors.New("senderauth: the client's address is outside Sender.Networks")
 
 // What Event.Err says about requests that are refused by form.
 var (

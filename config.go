@@ -87,9 +87,9 @@ type Config struct {
 	// lookup.
 	RequireTLS bool
 	// TrustedProxies are the peers that are believed. RequireTLS accepts their
-	// X-Forwarded-Proto if every value in it is https or wss. FailedAttempts takes
-	// the last address of their X-Forwarded-For that is not a trusted proxy for the
-	// client's.
+	// X-Forwarded-Proto if every value in it is https or wss. FailedAttempts and
+	// [Sender.Networks] take the last address of their X-Forwarded-For that is not a
+	// trusted proxy for the client's.
 	//
 	// Such a proxy must overwrite X-Forwarded-Proto and append to X-Forwarded-For. A
 	// proxy that passes on the client's own X-Forwarded-Proto lets cleartext in. No
@@ -135,19 +135,10 @@ func (cfg *Config) validate() error {
 	var m mistakes
 	cfg.validateLimits(&m)
 	cfg.validateHeaders(&m)
-	if len(cfg.TrustedProxies) > 0 && !cfg.RequireTLS && cfg.FailedAttempts == (Limit{}) {
-		m.add("Config.TrustedProxies is set, and neither RequireTLS nor FailedAttempts uses it")
-	}
 	for i, p := range cfg.TrustedProxies {
-		switch {
-		case !p.IsValid():
-			m.add("Config.TrustedProxies[%d]: the prefix is not valid", i)
-		case p.Addr().Is4In6():
-			m.add("Config.TrustedProxies[%d]: %v cannot match any peer: write it as IPv4", i, p)
+		if err := validatePrefix(p); err != nil {
+			m.add("Config.TrustedProxies[%d]: %w", i, err)
 		}
-	}
-	if cfg.TrustUnixSocket && !cfg.RequireTLS && cfg.FailedAttempts == (Limit{}) {
-		m.add("Config.TrustUnixSocket is set, and neither RequireTLS nor FailedAttempts uses it")
 	}
 	if cfg.Realm != "" && !printable(cfg.Realm) {
 		m.add("Config.Realm: %q is not printable ASCII", cfg.Realm)
@@ -234,6 +225,17 @@ func validateValidator(v Validator) error {
 	}
 	if c, ok := v.(*Cache); ok && c.shards == nil {
 		return errors.New("senderauth: New: the Validator is a Cache that NewCache did not make")
+	}
+	return nil
+}
+
+// validatePrefix reports a prefix that contains no address of a request.
+func validatePrefix(p netip.Prefix) error {
+	switch {
+	case !p.IsValid():
+		return errors.New("the prefix is not valid")
+	case p.Addr().Is4In6():
+		return fmt.Errorf("%v cannot match any peer: write it as IPv4", p)
 	}
 	return nil
 }

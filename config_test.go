@@ -60,10 +60,10 @@ func TestNewReportsAMistakenConfig(t *testing.T) {
 		want string // without "senderauth: Config."; none: the config is good
 	}{
 		{"nothing but limits", senderauth.Config{}, ""},
-		{"proxies for nothing", senderauth.Config{TrustedProxies: proxies}, "TrustedProxies is set, and neither RequireTLS nor FailedAttempts uses it"},
+		{"proxies for the networks of senders", senderauth.Config{TrustedProxies: proxies}, ""},
 		{"proxies for TLS", senderauth.Config{TrustedProxies: proxies, RequireTLS: true}, ""},
 		{"proxies for attempts", senderauth.Config{TrustedProxies: proxies, FailedAttempts: three}, ""},
-		{"a socket for nothing", senderauth.Config{TrustUnixSocket: true}, "TrustUnixSocket is set, and neither RequireTLS nor FailedAttempts uses it"},
+		{"a socket for the networks of senders", senderauth.Config{TrustUnixSocket: true}, ""},
 		{"a socket for TLS", senderauth.Config{TrustUnixSocket: true, RequireTLS: true}, ""},
 		{"a socket for attempts", senderauth.Config{TrustUnixSocket: true, FailedAttempts: three}, ""},
 		{"a sender's header for nothing", senderauth.Config{SenderHeader: "Tenant", KeyOnly: true}, `SenderHeader: "Tenant" is not read with KeyOnly`},

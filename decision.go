@@ -74,9 +74,9 @@ func fingerprint(senderID string) string {
 // status is what the client is told by a refusal other than Refused.
 func (o Outcome) status() int {
 	switch o {
-	case MissingKey, MissingSender, InvalidSender, InvalidKey, Mismatch:
+	case MissingKey, MissingSender, InvalidSender, InvalidKey, Mismatch, WrongNetwork:
 		return http.StatusUnauthorized
-	case Insecure:
+	case Insecure, OutOfScope:
 		return http.StatusForbidden
 	case Limited:
 		return http.StatusTooManyRequests

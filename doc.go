@@ -30,9 +30,13 @@
 //     [*Problem] is sent as it is, its outage is 503, and its panic is 500.
 //  7. The [Sender] that it returned: 500 if it is not the one in the request,
 //     because that is a fault of the Validator.
-//  8. The [Limiter], once, with all limits of the request: 429 "Rate limit exceeded.
+//  8. [Sender.Networks], if the client's address is in none of them: 401 "Invalid
+//     API credentials!".
+//  9. [Guard.Requiring], if the key lacks a scope: 403 "API key lacks a required
+//     scope".
+//  10. The [Limiter], once, with all limits of the request: 429 "Rate limit exceeded.
 //     Please retry after N seconds."
-//  9. The next handler, with the sender in the context.
+//  11. The next handler, with the sender in the context.
 //
 // # The promises
 //

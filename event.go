@@ -13,8 +13,8 @@ import (
 // unless the Validator or the Limiter put one into its error.
 type Event struct {
 	Outcome Outcome
-	// Sender is the authenticated sender. It is the zero Sender if the Validator
-	// refused the request or was not asked.
+	// Sender is the authenticated sender, also of a request from a wrong network. It
+	// is the zero Sender if the Validator refused the request or was not asked.
 	Sender Sender
 	// ClaimedSender is a fingerprint of the well-formed sender ID of a request that
 	// was not authenticated: the first 16 hexadecimal digits of its SHA-256, as
@@ -59,6 +59,8 @@ const (
 	InvalidSender Outcome = "invalid_sender" // 401: malformed, or disabled
 	InvalidKey    Outcome = "invalid_key"    // 401: malformed, unknown, or not active
 	Mismatch      Outcome = "mismatch"       // 401: another sender's key
+	WrongNetwork  Outcome = "wrong_network"  // 401: a good key from an address outside Sender.Networks
+	OutOfScope    Outcome = "out_of_scope"   // 403: the key lacks a scope of Guard.Requiring
 	Limited       Outcome = "limited"        // 429
 	Insecure      Outcome = "insecure"       // 403: cleartext
 	Refused       Outcome = "refused"        // the status of the Validator's own Problem

@@ -3,6 +3,7 @@ package senderauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -10,8 +11,8 @@ import (
 
 // A Guard authenticates requests and charges the sender's limits, in front of
 // handlers. It is immutable and safe for concurrent use. [Guard.Charging],
-// [Guard.ChargingBy] and [Guard.Costing] derive guards that share the Validator and
-// the buckets of the original.
+// [Guard.ChargingBy], [Guard.Costing] and [Guard.Requiring] derive guards that share
+// the Validator and the buckets of the original.
 type Guard struct {
 	authenticator *authenticator
 	charger       *charger
@@ -19,6 +20,7 @@ type Guard struct {
 	observe       func(context.Context, Event) // nil: nobody
 	stripKey      bool
 
+	scopes []string                     // that a sender must have
 	names  []string                     // of the limits that a request is charged
 	choose func(*http.Request) []string // the same, for one request; nil: names
 	cost   func(*http.Request) int      // of each limit; nil: 1
@@ -105,9 +107,10 @@ func (g *Guard) Costing(f func(*http.Request) int) *Guard {
 	return &derived
 }
 
-// Wrap returns a handler that authenticates each request, charges the sender's
-// limits, and calls next only if both succeed. next finds the sender with
-// [SenderFrom], and gets the ResponseWriter untouched. Wrap panics on a nil next.
+// Wrap returns a handler that authenticates each request, checks the scopes that the
+// guard requires, charges the sender's limits, and calls next only if all of that
+// succeeds. next finds the sender with [SenderFrom], and gets the ResponseWriter
+// untouched. Wrap panics on a nil next.
 //
 // Inside another guard of the same New, a guard does not authenticate again. It
 // charges only those of its limits that no guard further out has charged, so that a
@@ -159,6 +162,10 @@ func (g *Guard) decide(r *http.Request, d *decision) {
 	if outer != nil {
 		d.inner, d.cached, d.sender = true, true, outer.sender
 	} else if g.authenticator.authenticate(r, d); d.outcome != Admitted {
+		return
+	}
+	if scope, lacks := g.lacks(d.sender); lacks {
+		d.refuse(OutOfScope, fmt.Errorf("%w: %s", errScope, scope))
 		return
 	}
 	b, err := g.bill(r, outer, d)

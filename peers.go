@@ -61,31 +61,30 @@ func (p *peers) checkTLS(r *http.Request) error {
 	return nil
 }
 
-// client returns the address that the request came from, as far as it can be
+// address returns the address that the request came from, as far as it can be
 // believed: the last address of X-Forwarded-For that is not a trusted proxy, if
 // the peer is one. A client can put anything in front of what the first trusted
-// proxy appended, so that the list is read from its end.
-//
-// An IPv6 address is masked to its /64, which is what one client gets.
-func (p *peers) client(r *http.Request) netip.Addr {
+// proxy appended, so that the list is read from its end. The address is not valid if
+// the peer has none.
+func (p *peers) address(r *http.Request) netip.Addr {
 	addr, trusted := p.believes(r)
 	lines := r.Header["X-Forwarded-For"]
 	for i := len(lines) - 1; i >= 0; i-- {
 		// From the end without strings.Split: a client may send a megabyte of commas.
 		for rest, more := lines[i], true; more; {
 			if !trusted {
-				return network(addr)
+				return addr
 			}
 			comma := strings.LastIndexByte(rest, ',')
 			hop, err := parseHop(strings.Trim(rest[comma+1:], " \t"))
 			if err != nil {
-				return network(addr) // nothing before it can be believed
+				return addr // nothing before it can be believed
 			}
 			addr, trusted = hop, p.contain(hop)
 			rest, more = rest[:max(comma, 0)], comma >= 0
 		}
 	}
-	return network(addr)
+	return addr
 }
 
 // parseHop reads an address of X-Forwarded-For, to which some proxies add the
@@ -102,9 +101,10 @@ func parseHop(s string) (netip.Addr, error) {
 	return plain(addr), nil
 }
 
-// network returns the address of what one client has: an IPv4 address, or the
-// /64 of an IPv6 address.
-func network(addr netip.Addr) netip.Addr {
+// client returns what one client has: the address of the request, or the /64 of an
+// IPv6 address.
+func (p *peers) client(r *http.Request) netip.Addr {
+	addr := p.address(r)
 	if addr.Is6() {
 		p, _ := addr.Prefix(64)
 		return p.Addr()

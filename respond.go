@@ -32,6 +32,8 @@ func newResponder(cfg *Config) *responder {
 			InvalidSender: "Invalid " + sender,
 			InvalidKey:    "Invalid API credentials!",
 			Mismatch:      "API key does not match sender ID",
+			WrongNetwork:  "Invalid API credentials!",
+			OutOfScope:    "API key lacks a required scope",
 			Failed:        "An internal error occurred.",
 			Unavailable:   "The service is temporarily unavailable. Please retry.",
 			Canceled:      "The service is temporarily unavailable. Please retry.",
@@ -53,7 +55,9 @@ func (p *responder) refuse(w http.ResponseWriter, r *http.Request, d *decision) 
 	if d.outcome == Limited {
 		p.setRateFields(h, d)
 	}
-	p.setExpiry(h, d.sender)
+	if d.outcome != WrongNetwork { // a stranger must not learn that the key is good
+		p.setExpiry(h, d.sender)
+	}
 	if p.serveProblem == nil {
 		a := p.answer(d)
 		a.write(w, r)

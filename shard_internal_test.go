@@ -22,10 +22,12 @@ func newShard(size int) *shard {
 }
 
 // BenchmarkGuard/fields=none/uniform shows what a third line costs.
-func TestEntryIsTwoCacheLines(t *testing.T) {
+func TestHitReadsTwoCacheLines(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) == 8 {
-		require.EqualValues(t, 128, unsafe.Sizeof(entry{}))
-		require.EqualValues(t, 64, unsafe.Offsetof(entry{}.sender)+unsafe.Sizeof(Sender{}.ID))
+		const sender = unsafe.Offsetof(entry{}.sender)
+		require.EqualValues(t, 3*64, unsafe.Sizeof(entry{}))
+		require.EqualValues(t, 64, sender+unsafe.Sizeof(Sender{}.ID))
+		require.EqualValues(t, 128, sender+unsafe.Offsetof(Sender{}.Networks)+2*unsafe.Sizeof(0))
 		require.EqualValues(t, 64, unsafe.Sizeof(set{}))
 		require.EqualValues(t, 128, unsafe.Sizeof(shard{}))
 		require.EqualValues(t, 64, unsafe.Offsetof(shard{}.hits))

@@ -10,9 +10,9 @@ import (
 
 // Static returns a [Validator] for a fixed set of credentials: from environment
 // variables, or in tests. It holds SHA-256 digests, not keys. A sender may have
-// several keys, but a key has one sender. Letter case does not matter in a sender ID,
-// nor in a key that is a UUID. If any key is not a UUID, the Validator has a CheckKey
-// method that accepts keys of any form.
+// several keys, each with [AllScopes], but a key has one sender. Letter case does not
+// matter in a sender ID, nor in a key that is a UUID. If any key is not a UUID, the
+// Validator has a CheckKey method that accepts keys of any form.
 //
 // Static reports every mistake at once: no credentials at all, a sender ID that is
 // not a UUID, a key that is not 1 to 512 visible ASCII characters or is the nil or
@@ -67,8 +67,10 @@ func (s static) Validate(_ context.Context, c Credentials) (Sender, error) {
 	case c.SenderID != "" && c.SenderID != id:
 		return Sender{}, ErrKeyMismatch
 	}
-	return Sender{ID: id}, nil
+	return Sender{ID: id, Scopes: allScopes}, nil
 }
+
+var allScopes = []string{AllScopes}
 
 // staticAnyForm is a static with a key that is not a UUID.
 type staticAnyForm struct{ static }

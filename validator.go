@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 )
 
@@ -102,7 +103,7 @@ func (c Credentials) MarshalJSON() ([]byte, error) {
 func (c Credentials) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // A Sender is the authenticated tenant, as recorded by the [Validator]. All
-// requests of the sender share it: treat Limits and Detail as read-only.
+// requests of the sender share it: treat its maps and slices, and Detail, as read-only.
 type Sender struct {
 	// ID is the sender's canonical lower-case UUID, from the Validator's record and
 	// not from the request. With [Config.KeyOnly] it may have any form but empty.
@@ -116,6 +117,13 @@ type Sender struct {
 	// that instant every cached decision about the key ends. The zero time means
 	// never.
 	Expires time.Time
+	// Networks are the only addresses from which the key may be used. A guard answers
+	// requests from others as it answers an unknown key. Behind a proxy, name the proxy
+	// in [Config.TrustedProxies]. Empty means any address.
+	Networks []netip.Prefix
+	// Scopes is what the key may do, for [Guard.Requiring] and [Sender.HasScope]: names
+	// such as orders:read, or [AllScopes]. Empty means nothing that requires a scope.
+	Scopes []string
 	// Detail is the Validator's own data for the program's handlers. This package
 	// never looks at it.
 	Detail any
@@ -133,6 +141,11 @@ func (s *Sender) validate(cr Credentials) error {
 	for name, l := range s.Limits {
 		if err := l.Validate(); err != nil {
 			return &faultError{fmt.Errorf("senderauth: the validator returned an unusable sender: Sender.Limits[%q]: %w", name, err)}
+		}
+	}
+	for i, n := range s.Networks {
+		if err := validatePrefix(n); err != nil {
+			return &faultError{fmt.Errorf("senderauth: the validator returned an unusable sender: Sender.Networks[%d]: %w", i, err)}
 		}
 	}
 	return nil

@@ -213,7 +213,7 @@ func TestStatic(t *testing.T) {
 		s, err := v.Validate(context.Background(), c.pair)
 		require.ErrorIs(t, err, c.want)
 		if c.want == nil {
-			require.Equal(t, senderauth.Sender{ID: senderID(1)}, s)
+			require.Equal(t, senderauth.Sender{ID: senderID(1), Scopes: []string{senderauth.AllScopes}}, s)
 		}
 	}
 	noPart(t, fmt.Sprintf("%v %+v %#v", v, v, v), apiKey(1))

@@ -24,7 +24,7 @@ var buckets = []float64{
 // outcomes are the values of the attribute "outcome".
 var outcomes = []senderauth.Outcome{
 	senderauth.Admitted, senderauth.MissingKey, senderauth.MissingSender, senderauth.InvalidSender,
-	senderauth.InvalidKey, senderauth.Mismatch, senderauth.Limited, senderauth.Insecure,
+	senderauth.InvalidKey, senderauth.Mismatch, senderauth.WrongNetwork, senderauth.OutOfScope, senderauth.Limited, senderauth.Insecure,
 	senderauth.Refused, senderauth.Unavailable, senderauth.Canceled, senderauth.Failed,
 }
 

@@ -86,7 +86,7 @@ type outcomeCounts [len(outcomes)]int64
 // outcomes are those of events with a known key.
 var outcomes = [...]senderauth.Outcome{
 	senderauth.Admitted, senderauth.Limited, senderauth.InvalidKey, senderauth.Mismatch,
-	senderauth.InvalidSender, senderauth.Refused, senderauth.Unavailable, senderauth.Failed, senderauth.Canceled,
+	senderauth.InvalidSender, senderauth.WrongNetwork, senderauth.OutOfScope, senderauth.Refused, senderauth.Unavailable, senderauth.Failed, senderauth.Canceled,
 }
 
 // writeTimeout is how long the goroutine writes at a time. What it does not

@@ -110,6 +110,11 @@ func charge(guard *senderauth.Guard, w http.ResponseWriter, r *http.Request, rec
 	fmt.Fprint(w, balance.Remaining)
 }
 
+func requiring(guard *senderauth.Guard, mux *http.ServeMux, list, create http.Handler) {
+	mux.Handle("GET /v1/orders", guard.Requiring("orders:read").Wrap(list))
+	mux.Handle("POST /v1/orders", guard.Requiring("orders:read", "orders:write").Wrap(create))
+}
+
 func rehearsed() (cfg senderauth.Config) {
 	cfg.DryRun = []string{"messages"}
 	cfg.Observe = senderauth.LogEvents(slog.Default(), nil)
@@ -126,6 +131,25 @@ func logged() (cfg senderauth.Config) {
 	cfg.Observe = senderauth.LogEvents(slog.Default(), nil)
 	cfg.FailedAttempts = senderauth.Limit{Requests: 10, Per: time.Minute, Burst: 30}
 	return cfg
+}
+
+func TestScopesOfTheReadme(t *testing.T) {
+	guard, err := senderauth.New(senderauth.ValidatorFunc(func(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+		return senderauth.Sender{ID: c.SenderID, Scopes: []string{"orders:read"}}, nil
+	}), senderauth.Config{Limits: map[string]senderauth.Limit{"default": senderauth.PerMinute(1)}})
+	require.NoError(t, err)
+	mux := http.NewServeMux()
+	requiring(guard, mux, http.NotFoundHandler(), http.NotFoundHandler())
+	for _, c := range []struct {
+		method string
+		want   int
+	}{{"POST", 403}, {"GET", 404}} { // the refusal takes no token
+		w, r := httptest.NewRecorder(), httptest.NewRequest(c.method, "/v1/orders", nil)
+		r.Header.Set("X-Sender-Id", "7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11")
+		r.Header.Set("X-Api-Key", "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01")
+		mux.ServeHTTP(w, r)
+		require.Equal(t, c.want, w.Code)
+	}
 }
 
 func TestBearerKeysOfTheReadme(t *testing.T) {
