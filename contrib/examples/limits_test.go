@@ -218,7 +218,7 @@ func TestMistakesAboutRedis(t *testing.T) {
 		{[]string{"-redis", "redis://one:65536,two:2"}, "-redis: a node of the Cluster: address one:65536: invalid port"},
 		{[]string{"-redis", "redis://one:1,two:x"}, "-redis: a node of the Cluster: address two:x: invalid port"},
 		{[]string{"-redis", "redis://one:1,two"}, "-redis: a node of the Cluster: address two: missing port in address"},
-		{[]string{"-redis", "redis://one:1", "-instances", "0"}, "redislimit: Config.Instances is 0: how many processes share the limits?"},
+		{[]string{"-redis", "redis://one:1", "-instances", "0"}, "redislimit: Config.Instances is 0: how many instances share the limits?"},
 		{[]string{"-redis", "redis://one:1", "-redis-timeout", "-1s"}, "redislimit: Config.Timeout -1s is below 0"},
 		{[]string{"-instances", "3"}, "-instances needs -redis: limits in memory are not shared"},
 	} {

@@ -178,7 +178,7 @@ func TestMistakesOfAService(t *testing.T) {
 		{[]string{db}, []string{"-addr", "127.0.0.1"}, "listen tcp: address 127.0.0.1: missing port in address"},
 		{[]string{db, "SENDERAUTH_PEPPERS=hunter2"}, []string{free}, "sqlkeys: pepper 0: invalid: not base64"},
 		{[]string{db, "SENDERAUTH_REDIS=http://:hunter2@localhost"}, []string{free}, "SENDERAUTH_REDIS is not the URL of a Redis"},
-		{[]string{db, "SENDERAUTH_REDIS=redis://localhost:1"}, []string{free, "-instances", "0"}, "redislimit: Config.Instances is 0: how many processes share the limits?"},
+		{[]string{db, "SENDERAUTH_REDIS=redis://localhost:1"}, []string{free, "-instances", "0"}, "redislimit: Config.Instances is 0: how many instances share the limits?"},
 		{[]string{"SENDERAUTH_DB=mysql://u:hunter2@db"}, []string{free}, `sqlkeys: the database: invalid: the scheme "mysql" is not postgres, postgresql or file`},
 	} {
 		var line struct{ Level, Msg, Error string }

@@ -15,49 +15,55 @@ import (
 type Config struct {
 	_ [0]func()
 
-	// Instances is how many processes share the limits. While Redis is
-	// unreachable, each of them admits that fraction of every limit. It is not
-	// needed with CountInstances or FailClosed.
+	// Instances is how many instances share the limits. While Redis is unreachable,
+	// each of them admits an equal share of every limit. Leave it zero if
+	// CountInstances is set. It is not needed with FailClosed.
 	Instances int
-	// CountInstances returns the number of processes if that changes. The
-	// limiter calls it for each decision that it makes without Redis. It must
-	// not block. A result below 1 counts as 1.
+	// CountInstances returns how many instances share the limits, if that changes.
+	// The limiter calls it for each decision that it makes without Redis. It must
+	// not block. A result below 1 counts as 1. Nil means Instances.
 	CountInstances func() int
 
 	// Lease turns lease mode on: an instance takes tokens from Redis ahead of need
 	// and decides from memory. It takes more for a faster sender, and none for a
 	// slow one. Leased tokens lapse after this time, or after a quarter of the time
-	// that fills the bucket if that is less. Zero means exact mode; 100
+	// that fills the bucket if that is less. Zero means exact mode, and 100
 	// milliseconds is a good lease. The fleet never admits more than in exact mode.
 	// It may admit less, because some instances hold tokens that others need.
 	Lease time.Duration
 
-	// Timeout is how long a decision waits for Redis, or up to a tenth less. In lease
-	// mode a decision may first wait for a call in flight for the same sender, and
-	// then for its own. If this process was suspended during the call, the decision waits
-	// once more. It must cover a round trip, or Redis is never used; four round trips
-	// leave room. It need not cover the opening of a connection, which the
-	// limiter does in the background. Zero means 50 milliseconds.
+	// Timeout is how long a decision waits for Redis, or up to a tenth less. Zero
+	// means 50 milliseconds. It must cover a round trip, or Redis is never used. Four
+	// round trips leave room. It need not cover the opening of a connection, which
+	// the limiter does in the background.
+	//
+	// A decision may wait twice: in lease mode, first for a call in flight for the
+	// same sender and then for its own, and in either mode if this instance was
+	// suspended during the call.
 	Timeout time.Duration
 	// Failures is the number of failed calls in a row after which the limiter
 	// stops calling Redis. Zero means 5.
 	Failures int
-	// ProbeEvery is how often the limiter then probes Redis, until that runs a
+	// ProbeEvery is how often the limiter then probes Redis, until Redis runs a
 	// script within Timeout. Zero means 250 milliseconds.
 	ProbeEvery time.Duration
 	// FailClosed makes Take return ErrUnavailable if Redis cannot decide,
 	// instead of deciding locally. The guard's own FailClosed then answers 503.
 	FailClosed bool
-	// OnMode is called when the limiter stops calling Redis, with the error of
-	// the last failed call, and with a nil error when it resumes. It is called with
-	// Shared and an error that wraps ErrEvicts when the limiter finds that Redis may
-	// evict buckets. It must neither block nor call the limiter.
+	// OnMode is called at each change of mode. It must neither block nor call the
+	// limiter. Nil means that nobody is told. Its arguments are
+	//
+	//   - Fallback and the error of the last failed call, when the limiter stops
+	//     calling Redis;
+	//   - Shared and nil, when it resumes;
+	//   - Shared and an error that wraps ErrEvicts, when it finds that Redis may
+	//     evict buckets.
 	OnMode func(m Mode, err error)
 
-	// Prefix starts each key in Redis: {Prefix:v1:sender}:name. The empty
-	// string means "senderauth". Services that share a Redis must each have
-	// their own. With the same prefix, limits of the same name are one bucket
-	// for each sender ID, so the services spend each other's quota.
+	// Prefix starts each key in Redis: {Prefix:v1:sender}:name. Empty means
+	// "senderauth". Services that share a Redis must each have a prefix of their
+	// own. With the same prefix, limits of the same name are one bucket for each
+	// sender ID, so the services spend each other's quota.
 	Prefix string
 }
 
@@ -77,7 +83,7 @@ func validate(client redis.UniversalClient, cfg *Config) error {
 	errs := []error{validateClient(client)}
 	report := func(format string, args ...any) { errs = append(errs, fmt.Errorf("redislimit: "+format, args...)) }
 	if cfg.Instances < 1 && cfg.CountInstances == nil && !cfg.FailClosed || cfg.Instances < 0 {
-		report("Config.Instances is %d: how many processes share the limits?", cfg.Instances)
+		report("Config.Instances is %d: how many instances share the limits?", cfg.Instances)
 	}
 	if cfg.Instances > 0 && cfg.CountInstances != nil {
 		report("Config.Instances and Config.CountInstances are both set")

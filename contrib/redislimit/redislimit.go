@@ -10,9 +10,9 @@
 // seconds the whole fleet admits at most Burst + T x Requests/Per requests, by
 // the clock of Redis.
 //
-// While Redis is unreachable, an instance decides locally by its share of each
-// limit, and returns to Redis when that answers again. A local bucket starts from
-// what Redis last said, and Redis learns what was admitted locally.
+// While Redis is unreachable, each instance decides locally by its share of each
+// limit. It returns to Redis as soon as Redis answers again. A local bucket starts
+// from what Redis last said, and Redis learns what was admitted locally.
 package redislimit
 
 import (
@@ -56,12 +56,11 @@ type Limiter struct {
 }
 
 // New returns a limiter that keeps its buckets on the Redis of client. It does
-// not connect, so a service starts without Redis, too. Close the client after
-// [Limiter.Close].
+// not connect, so a service also starts while Redis is down. New reports every
+// mistake in cfg at once. Close the client after [Limiter.Close].
 //
-// The client must have ContextTimeoutEnabled, or a decision could take its
-// ReadTimeout of seconds. Its MaxRetries does not matter. New reports every
-// mistake in cfg at once.
+// The client must have ContextTimeoutEnabled. Otherwise a decision could take the
+// client's ReadTimeout of seconds. The client's MaxRetries does not matter.
 func New(client redis.UniversalClient, cfg Config) (*Limiter, error) {
 	if err := validate(client, &cfg); err != nil {
 		return nil, err

@@ -16,9 +16,9 @@ var scan = redis.NewScript(`return redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2],
 // Reset fills all buckets of a sender, for support staff. It hands out a burst. It fills
 // the buckets of this instance's fallback even if Redis is unreachable.
 //
-// It scans all keys of the Redis that holds the sender, or of that one master of a
-// Cluster: about a second for a million keys. Other instances keep the sender's tokens
-// that they have leased until those lapse.
+// It scans all keys of Redis, or of the one master of a Cluster that holds the sender.
+// That takes about a second for a million keys. Other instances keep the tokens that
+// they have leased for the sender until the leases lapse.
 func (l *Limiter) Reset(ctx context.Context, senderID string) error {
 	l.local.Reset(senderID)
 	l.ledger.forget(senderID)

@@ -16,11 +16,12 @@ var (
 	errSuspended   = errors.New("redislimit: this process was suspended during the call")
 )
 
-// Take implements [senderauth.Limiter]. It returns an error for a mistake of the
-// caller, a bucket's key in Redis that holds something else, a context that had
-// ended before the call, a closed limiter, and, with Config.FailClosed,
-// [ErrUnavailable]. Cancelling ctx does not abort a call in flight, because
-// callers share it. Config.Timeout bounds the call instead.
+// Take implements [senderauth.Limiter]. Cancelling ctx does not abort a call in
+// flight, because callers share it. Config.Timeout bounds the call instead.
+//
+// Take returns an error if the caller made a mistake, a bucket's key in Redis holds
+// something else, ctx had ended before the call, or the limiter is closed. With
+// Config.FailClosed it returns [ErrUnavailable] if Redis could not decide.
 func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
 	select {
 	case <-l.stop:
