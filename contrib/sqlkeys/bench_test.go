@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -333,6 +334,32 @@ func BenchmarkReconnect(b *testing.B) {
 	}
 	b.ReportMetric(float64(percentile(took, 50).Microseconds())/1e3, "ms/p50")
 	b.ReportMetric(float64(percentile(took, 100).Microseconds())/1e3, "ms/max")
+}
+
+// BenchmarkFailover moves an address from one primary to another, and measures the time
+// until the feed has followed. The pool opens a connection for each query. Run it with
+// -benchtime=20x.
+func BenchmarkFailover(b *testing.B) {
+	primary := pgtest.New(b)
+	open(b, pgtest.URLAt(primary.Addr()), sqlkeys.Config{})
+	standby := primary.Standby(b)
+	standby.Exec(b, `SELECT pg_promote()`)
+	var address virtualAddress
+	address.to.Store(primary.Addr())
+	s, c := open(b, pgtest.URLAt(address.listen(b)), sqlkeys.Config{}), make(reports, 100)
+	s.db.SetMaxIdleConns(0)
+	watch(b, s, c)
+	require.Equal(b, "", c.next(b))
+	var took []time.Duration
+	for i := range b.N {
+		time.Sleep(rand.N(10 * time.Second)) // at any time between two probes
+		address.to.Store([]string{standby.Addr(), primary.Addr()}[i%2])
+		at := time.Now()
+		require.Equal(b, "", c.next(b))
+		took = append(took, time.Since(at))
+	}
+	b.ReportMetric(percentile(took, 50).Seconds(), "s/p50")
+	b.ReportMetric(percentile(took, 100).Seconds(), "s/max")
 }
 
 // cutFeed terminates the listening connections, and reports whether there were

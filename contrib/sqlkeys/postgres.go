@@ -17,7 +17,10 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-const connLifetime = 5 * time.Minute
+const (
+	connLifetime   = 5 * time.Minute
+	connectTimeout = 5 * time.Second
+)
 
 // postgres is the engine for PostgreSQL.
 type postgres struct{ db *sql.DB }
@@ -50,7 +53,7 @@ func openPostgres(source string) (*sql.DB, error) {
 		return wrong(why)
 	}
 	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = 5 * time.Second
+		cfg.ConnectTimeout = connectTimeout
 	}
 	db := stdlib.OpenDB(*cfg)
 	// A connection may outlive a failover, and hear nothing of the new primary.

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -43,28 +44,42 @@ func (p *postgres) follow(ctx context.Context, f feed) error {
 		// Listen outside of Raw. Raw locks the connection, and closing a
 		// statement that was prepared on it would wait until the feed ends.
 		// Nobody else gets the connection until withConn returns.
-		return (&listener{p, l, f, "sqlkeys_probe_" + rand.Text(), false}).run(ctx)
+		return (&listener{postgres: p, conn: l, feed: f, probing: "sqlkeys_probe_" + rand.Text()}).run(ctx)
 	})
 }
 
-// A listener is one connection of the feed. It also listens to a channel of its own, on
-// which it probes itself.
+// A listener is the feed on one server. It also listens to a channel of its own, on which
+// it probes itself.
 type listener struct {
 	*postgres
 	conn    *pgx.Conn
+	server  time.Time // when the server of conn was started, which tells it apart from others
 	feed    feed
 	probing string // the channel
 	proven  bool   // a probe has arrived
 }
 
 func (l *listener) run(ctx context.Context) error {
-	// Close the connection. Below database/sql there may be a pool of pgx,
-	// which would otherwise reuse a connection that still listens.
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatTimeout)
-		defer cancel()
-		l.conn.Close(ctx)
-	}()
+	defer func() { closeConn(ctx, l.conn) }()
+	var err error
+	if l.server, err = startOf(ctx, l.conn); err != nil {
+		return err
+	}
+	if err := l.listen(ctx); err != nil {
+		return err
+	}
+	for {
+		if err := l.probe(ctx); err != nil {
+			return err
+		}
+		if err := l.rest(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// listen begins the feed on the server.
+func (l *listener) listen(ctx context.Context) error {
 	for _, name := range []string{channel, l.probing} {
 		if _, err := l.conn.Exec(ctx, `LISTEN "`+name+`"`); isReadOnly(err) {
 			return fmt.Errorf("the server is a standby, which has no notifications: connect to the primary, for example with target_session_attrs=read-write: %w", err)
@@ -73,42 +88,60 @@ func (l *listener) run(ctx context.Context) error {
 		}
 	}
 	l.feed.start()
-	for {
-		if err := l.probe(ctx); err != nil {
-			return err
-		}
-		if err := l.report(ctx, heartbeat, nil); err != nil {
-			return err
-		}
-		answer, cancel := context.WithTimeout(ctx, heartbeatTimeout)
-		err := l.conn.Ping(answer)
-		cancel()
-		if err != nil {
-			return err
-		}
-	}
+	return nil
 }
 
-// probe notifies the listener through the pool, and returns an error if that stopped
-// arriving: the pool may have followed a failover, while the listener hears a server that
-// nobody writes to. If no probe has ever arrived, reconnecting does not help, and the
+// rest reports changes until the next heartbeat, and checks the connection.
+func (l *listener) rest(ctx context.Context) error {
+	quiet, cancel := context.WithTimeout(ctx, heartbeat)
+	defer cancel()
+	if err := l.report(ctx, quiet, func() {}); err != nil {
+		return err
+	}
+	answer, cancel := context.WithTimeout(ctx, heartbeatTimeout)
+	defer cancel()
+	return l.conn.Ping(answer)
+}
+
+// probe notifies the listener through the pool. If the notification reaches another server
+// than the listener, the pool may have followed a failover. If it stops arriving on the same
+// one, probe returns an error. If it has never arrived, reconnecting does not help, and the
 // cache would be purged for nothing.
 func (l *listener) probe(ctx context.Context) error {
+	answer, stop := context.WithTimeout(ctx, 2*heartbeatTimeout)
+	defer stop()
 	sending, cancel := context.WithTimeout(ctx, heartbeatTimeout)
 	defer cancel()
+	own := l.server
+	var server time.Time
+	var arrived, accepted atomic.Bool
 	sent := make(chan error, 1)
 	go func() { // a busy pool does not hold up notifications
-		_, err := l.db.ExecContext(sending, `SELECT pg_notify($1, '')`, l.probing)
+		err := l.db.QueryRowContext(sending, `SELECT pg_postmaster_start_time() FROM pg_notify($1, '')`, l.probing).Scan(&server)
+		accepted.Store(err == nil)
+		if err != nil || !server.Equal(own) || arrived.Load() {
+			stop() // there is nothing to wait for
+		}
 		sent <- err
 	}()
-	arrived := false
-	err := l.report(ctx, 2*heartbeatTimeout, &arrived)
-	cancel()
-	if unsent := <-sent; err != nil || unsent != nil && !arrived {
-		return err // a busy pool says nothing about the listener
+	err := l.report(ctx, answer, func() {
+		arrived.Store(true)
+		if accepted.Load() {
+			stop()
+		}
+	})
+	if err != nil {
+		cancel()
 	}
+	unsent := <-sent
 	switch {
-	case arrived:
+	case err != nil:
+		return err
+	case unsent != nil:
+		return nil // a busy pool says nothing about the listener
+	case !server.Equal(own):
+		return l.move(ctx)
+	case arrived.Load():
 		l.proven = true
 	case l.proven:
 		return errProbeLost
@@ -118,6 +151,47 @@ func (l *listener) probe(ctx context.Context) error {
 	return nil
 }
 
+// move goes to the server that a new connection reaches, if it is another one. The pool
+// may have connections to both. The listener has no use for one of these, because any of
+// them may be older than the failover.
+func (l *listener) move(ctx context.Context) error {
+	cfg := l.conn.Config()
+	cfg.OnNotification = nil // it is that of l.conn
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = connectTimeout
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	server, err := startOf(ctx, conn)
+	if err != nil || server.Equal(l.server) { // the pool lags behind the listener
+		closeConn(ctx, conn)
+		return err
+	}
+	closeConn(ctx, l.conn)
+	l.conn, l.server, l.proven = conn, server, false
+	l.feed.moved()
+	return l.listen(ctx)
+}
+
+// startOf returns when the server of a connection was started.
+func startOf(ctx context.Context, conn *pgx.Conn) (start time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
+	defer cancel()
+	// The simple protocol prepares no statement, so this works through PgBouncer, too.
+	err = conn.QueryRow(ctx, `SELECT pg_postmaster_start_time()`, pgx.QueryExecModeSimpleProtocol).Scan(&start)
+	return start, err
+}
+
+// closeConn closes a connection. Below database/sql there may be a pool of pgx, which would
+// otherwise reuse a connection that still listens.
+func closeConn(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatTimeout)
+	defer cancel()
+	conn.Close(ctx)
+}
+
 // isReadOnly reports that the server takes no changes.
 func isReadOnly(err error) bool {
 	var refused *pgconn.PgError
@@ -125,27 +199,22 @@ func isReadOnly(err error) bool {
 }
 
 var (
-	errProbeLost = errors.New("the server that the feed listens to is not the one that the pool writes to")
+	errProbeLost = errors.New("notifications have stopped arriving")
 	errDeaf      = errors.New("notifications do not arrive, so that a revoked key is accepted until its TTL ends: connect to PostgreSQL directly, or through PgBouncer in session mode")
 )
 
-// report reports changes for the time d, or until a probe has arrived if somebody waits
-// for one.
-func (l *listener) report(ctx context.Context, d time.Duration, arrived *bool) error {
-	quiet, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
+// report reports changes until the context until ends. It calls probed when a probe
+// arrives.
+func (l *listener) report(ctx, until context.Context, probed func()) error {
 	for {
-		n, err := l.conn.WaitForNotification(quiet)
+		n, err := l.conn.WaitForNotification(until)
 		switch {
-		case err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) && !l.conn.IsClosed():
+		case err != nil && until.Err() != nil && ctx.Err() == nil && !l.conn.IsClosed():
 			return nil
 		case err != nil:
 			return err
 		case n.Channel != channel:
-			if arrived != nil {
-				*arrived = true
-				return nil
-			}
+			probed()
 			continue
 		}
 		if id, ok := uuid.Canonical(n.Payload); ok {

@@ -22,6 +22,7 @@ type Forgetter interface {
 type feed struct {
 	Forgetter
 	connected func()
+	moved     func()      // it goes on with another server
 	warn      func(error) // that the feed does not work
 }
 
@@ -41,12 +42,19 @@ const firstRetry, maxRetry = 50 * time.Millisecond, time.Second
 // On PostgreSQL, triggers notify it (LISTEN). If the connection is lost, Watch
 // reconnects: first after 50 ms, later after at most 1 second. It notices
 // within 7 seconds that a connection has died silently. After reconnecting it
-// purges c, because it may have missed changes. Every 5 seconds it sends itself a
-// notification through the pool. If that does not arrive, it reconnects: the pool may
-// have followed a failover to another server. A revoked key is therefore
+// purges c, because it may have missed changes. A revoked key is therefore
 // refused as soon as the notification arrives or the connection is back, and in
 // any case when the TTL of the cache ends. While the connection is down, c
 // keeps serving what it remembers.
+//
+// At first and then every 5 seconds, Watch sends itself a notification through the pool,
+// and reads there when the server was started. If that is another server than the one it
+// listens to, there may have been a failover. Watch then opens a connection. If that
+// leads to another server, too, Watch listens there, closes the old connection and purges
+// c, once for each failover. Otherwise only the pool has connections to the old server,
+// and Watch stays. Once the pool has no connection to the old server, Watch follows a
+// failover within 5 seconds and the time to connect. If notifications stop arriving
+// although the server is the same, Watch reconnects.
 //
 // Notifications do not pass PgBouncer in transaction mode, and a standby has none. Watch
 // then logs once what to do, and a revoked key is accepted until its TTL ends.
@@ -73,8 +81,12 @@ func (s *Store) Watch(ctx context.Context, c Forgetter) error {
 		}
 		wait = firstRetry
 	}
+	moved := func() {
+		s.log.InfoContext(ctx, "sqlkeys: the feed of changes has followed the pool to another server")
+		clear(said)
+	}
 	for {
-		err := s.engine.follow(ctx, feed{c, connected, warn})
+		err := s.engine.follow(ctx, feed{c, connected, moved, warn})
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -1,6 +1,7 @@
 package sqlkeys_test
 
 import (
+	"database/sql"
 	"io"
 	"log/slog"
 	"net"
@@ -73,7 +74,7 @@ func TestWatchNoticesThatNoNotificationsArrive(t *testing.T) {
 	require.Eventually(t, func() bool {
 		var again bool
 		require.NoError(t, migrated.db.QueryRow(`SELECT EXISTS (SELECT 1 FROM pg_stat_activity
-			WHERE query LIKE 'SELECT pg_notify%' AND query_start > $1 AND application_name = 'deaf')`, warned).Scan(&again))
+			WHERE query LIKE '%pg_notify%' AND query_start > $1 AND application_name = 'deaf')`, warned).Scan(&again))
 		return again
 	}, 30*time.Second, 10*time.Millisecond, "no second probe is sent")
 
@@ -113,7 +114,7 @@ type virtualAddress struct {
 	accepted atomic.Int64
 }
 
-func (v *virtualAddress) listen(t *testing.T) (addr string) {
+func (v *virtualAddress) listen(t testing.TB) (addr string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
@@ -163,6 +164,58 @@ func TestWatchFollowsAFailoverBehindAnAddress(t *testing.T) {
 
 	require.NoError(t, open(t, pgtest.URLAt(standby.Addr()), sqlkeys.Config{}).Revoke(t.Context(), k.Key.ID))
 	require.Equal(t, k.Key.SenderID, c.next(t))
+}
+
+// The feed follows a failover that happens before its first probe. It purges the cache once,
+// although the pool goes on using a connection to the old primary.
+func TestWatchFollowsAFailoverBeforeItsFirstProbe(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.New(t)
+	migrated := open(t, pgtest.URLAt(primary.Addr()), sqlkeys.Config{})
+	k := migrated.issue(t, sqlkeys.NewKey{})
+	standby := primary.Standby(t)
+	standby.Exec(t, `SELECT pg_promote()`)
+	var address virtualAddress
+	address.to.Store(primary.Addr())
+	s, log := openLogged(t, pgtest.URLAt(address.listen(t))+"&application_name=lags")
+	lagging, err := s.db.Conn(t.Context())
+	require.NoError(t, err)
+	c := listening{make(reports, 100), make(chan struct{})}
+	watch(t, s, c)
+	require.Equal(t, "", c.next(t), "the feed listens to the old primary")
+	address.to.Store(standby.Addr())
+	s.db.SetMaxIdleConns(0) // so that the probe takes a new connection
+	close(c.mayProbe)
+	require.Equal(t, "", c.next(t), "the feed listens to the new one")
+
+	s.db.SetMaxIdleConns(1)
+	require.NoError(t, lagging.Close()) // so that each probe takes this one
+	probes := make(map[string]bool)
+	require.Eventually(t, func() bool {
+		var at sql.NullString
+		require.NoError(t, migrated.db.QueryRow(`SELECT max(query_start)::text FROM pg_stat_activity
+			WHERE application_name = 'lags' AND query LIKE '%FROM pg_notify%'`).Scan(&at))
+		if at.Valid {
+			probes[at.String] = true
+		}
+		return len(probes) >= 3
+	}, 60*time.Second, 10*time.Millisecond, "no probe reaches the old primary")
+	require.Empty(t, c.reports)
+	require.NoError(t, open(t, pgtest.URLAt(standby.Addr()), sqlkeys.Config{}).Revoke(t.Context(), k.Key.ID))
+	require.Equal(t, k.Key.SenderID, c.next(t))
+	require.Equal(t, 1, strings.Count(log.String(), "\n"), log)
+	require.Contains(t, log.String(), "sqlkeys: the feed of changes has followed the pool to another server")
+}
+
+// A listening feed does not send its first probe until it may.
+type listening struct {
+	reports
+	mayProbe chan struct{}
+}
+
+func (l listening) Purge() {
+	l.reports.Purge()
+	<-l.mayProbe
 }
 
 // A failover to a standby that lags loses revocations. A store that has refused a revoked
