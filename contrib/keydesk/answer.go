@@ -16,6 +16,7 @@ type answer struct {
 	template string // the file
 	title    string
 	tab      string // the entry of the navigation that is current
+	sender   string // whom the page is about, for the links of an operator
 	body     any
 	location string // relative to the desk, for a redirect after a change
 }
@@ -71,6 +72,7 @@ type page struct {
 	Root     string // the way to the desk, relative to the page: ./ or ../ or ../../
 	Title    string
 	Tab      string
+	Tabs     []tab
 	Notice   string
 	Known    bool // whether the actor is known, and so the navigation makes sense
 	Actor    Actor
@@ -95,6 +97,7 @@ func (d *desk) respond(w http.ResponseWriter, v visit, a answer) {
 		Root:     root,
 		Title:    a.title,
 		Tab:      a.tab,
+		Tabs:     tabsOf(v.actor, a.sender),
 		Notice:   notices[v.URL.Query().Get("done")],
 		Known:    v.actor != Actor{},
 		Actor:    v.actor,
@@ -114,10 +117,30 @@ func (d *desk) respond(w http.ResponseWriter, v visit, a answer) {
 	w.Write(b.Bytes())
 }
 
+// A tab is an entry of the navigation.
+type tab struct{ ID, Label, Path, Sender string }
+
+// tabsOf returns the navigation. An operator who looks at one sender stays there.
+func tabsOf(a Actor, sender string) []tab {
+	if !a.Operator {
+		sender = ""
+	}
+	tabs := []tab{{"keys", "Keys", "", sender}, {"usage", "Usage", "usage", sender}, {"limits", "Limits", "limits", sender}, {"audit", "Audit trail", "audit", sender}}
+	if a.Operator {
+		tabs = append(tabs, tab{"senders", "Senders", "senders", ""})
+	}
+	return tabs
+}
+
 // notices are what a page can say about the change that led to it. A link can choose
 // one of them, and no other text.
 var notices = map[string]string{
 	"disabled": "The key is disabled. Requests with it are refused until you enable it.",
 	"enabled":  "The key is enabled. Requests with it are accepted again.",
 	"revoked":  "The key is revoked for good.",
+
+	"sender-created":  "The sender is created. Generate a key for it.",
+	"sender-disabled": "The sender is disabled. All requests with its keys are refused until you enable it.",
+	"sender-enabled":  "The sender is enabled. Its keys are accepted again.",
+	"plan-changed":    "The plan is changed. It applies to requests from now on.",
 }

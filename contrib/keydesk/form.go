@@ -57,7 +57,12 @@ func (f *form) Error(name string) string { return f.errs[name] }
 // Failed reports whether any field is wrong.
 func (f *form) Failed() bool { return len(f.errs) > 0 }
 
-func (f *form) fail(name, text string, args ...any) { f.errs[name] = fmt.Sprintf(text, args...) }
+// fail notes what is wrong with a field, unless something is already.
+func (f *form) fail(name, text string, args ...any) {
+	if f.errs[name] == "" {
+		f.errs[name] = fmt.Sprintf(text, args...)
+	}
+}
 
 // maxName is the length of the longest name of a key, in bytes.
 const maxName = 200

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
-	"github.com/senderauth/senderauth/internal/uuid"
 )
 
 type generatePage struct {
@@ -71,11 +70,7 @@ func (d *desk) generate(v visit) (answer, error) {
 func (f *form) newKey(a Actor, now time.Time) sqlkeys.NewKey {
 	n := sqlkeys.NewKey{SenderID: a.SenderID}
 	if a.Operator {
-		id, ok := uuid.Canonical(strings.TrimSpace(f.Value("sender")))
-		if !ok {
-			f.fail("sender", "Enter the ID of a sender: a UUID of 36 characters.")
-		}
-		n.SenderID = id
+		n.SenderID = f.senderID("sender")
 	}
 	n.Name = f.name("name")
 	n.Environment = sqlkeys.Environment(f.choice("environment", string(sqlkeys.Development), string(sqlkeys.Staging), string(sqlkeys.Production)))

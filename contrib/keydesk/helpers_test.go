@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -159,4 +160,17 @@ func (r reply) pair(t testing.TB) senderauth.Credentials {
 
 func regexpAction(action string) *regexp.Regexp {
 	return regexp.MustCompile(`(?:href|action)="[^"]*/` + action + `"`)
+}
+
+// limits are those of the service.
+var limits = map[string]senderauth.Limit{
+	"default":  {Requests: 200, Per: time.Minute, Burst: 50},
+	"messages": senderauth.PerMinute(60),
+}
+
+// count writes what a recorder would have written.
+func (s *site) count(t testing.TB, keyID string, at time.Time, o senderauth.Outcome, requests int) {
+	_, err := s.db.Exec(`INSERT INTO sqlkeys_usage (key_id, hour, outcome, requests) VALUES (?, ?, ?, ?)`,
+		keyID, at.Truncate(time.Hour).UnixMilli(), string(o), requests)
+	require.NoError(t, err)
 }

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
@@ -27,12 +30,18 @@ type Config struct {
 	// result gives access.
 	//
 	// An error that is or wraps an [net/http.Handler], such as that of [SignIn] or a
-	// [github.com/senderauth/senderauth.Problem], answers the request itself.
+	// [senderauth.Problem], answers the request itself.
 	// [ErrForbidden] is answered 403. Any other error means that nobody can say who
 	// it is: it is logged and answered 503. Authorize is called concurrently.
 	Authorize func(*http.Request) (Actor, error)
 	// ReadOnly refuses every change, and hides the forms.
 	ReadOnly bool
+	// Limits and Limiter are those of the guard's [senderauth.Config]. The page shows
+	// the limits of a sender, and asks the Limiter what is left of them, at no cost.
+	// Without Limits it shows only the limits that senders have of their own; without
+	// a Limiter, which the memory of another process may hold, not what is left.
+	Limits  map[string]senderauth.Limit
+	Limiter senderauth.Limiter
 	// Logger receives a record for each answer with a status of 500 or above, and
 	// for an Actor that is refused. Nil discards them. No record has a key in it.
 	Logger *slog.Logger
@@ -46,6 +55,11 @@ func (cfg *Config) validate() error {
 	}
 	if cfg.Authorize == nil {
 		errs = append(errs, errors.New("keydesk: Config.Authorize is nil: say who may see which keys"))
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Limits)) {
+		if err := cfg.Limits[name].Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("keydesk: Config.Limits[%q]: %w", name, err))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -65,6 +79,8 @@ func New(store *sqlkeys.Store, cfg Config) (http.Handler, error) {
 		prefix:    cfg.Prefix,
 		authorize: cfg.Authorize,
 		readOnly:  cfg.ReadOnly,
+		limits:    maps.Clone(cfg.Limits),
+		limiter:   cfg.Limiter,
 		log:       cfg.Logger,
 		mux:       http.NewServeMux(),
 	}
@@ -81,6 +97,8 @@ type desk struct {
 	prefix    string
 	authorize func(*http.Request) (Actor, error)
 	readOnly  bool
+	limits    map[string]senderauth.Limit
+	limiter   senderauth.Limiter
 	log       *slog.Logger
 
 	origins http.CrossOriginProtection

@@ -23,6 +23,8 @@ func TestNewReportsEveryMistake(t *testing.T) {
 	require.EqualError(t, err, `keydesk: the store is nil
 keydesk: Config.Prefix "settings/": want a path such as /settings/api-keys, without a slash at the end
 keydesk: Config.Authorize is nil: say who may see which keys`)
+	_, err = keydesk.New(&sqlkeys.Store{}, keydesk.Config{Authorize: authorize, Limits: map[string]senderauth.Limit{"default": {}}})
+	require.EqualError(t, err, `keydesk: Config.Limits["default"]: the zero Limit: say Unlimited() or Blocked(), or set Requests and Per`)
 	for _, prefix := range []string{"/", "/a/", "/a//b", "/a/../b", "/{x}", "/a%20b", "a"} {
 		_, err := keydesk.New(&sqlkeys.Store{}, keydesk.Config{Prefix: prefix, Authorize: authorize})
 		require.ErrorContains(t, err, "Config.Prefix", prefix)
@@ -59,7 +61,7 @@ func TestPageWorksWhereverItIsMounted(t *testing.T) {
 			defer server.Close()
 			seen := crawl(t, server.URL+m.at)
 			base := server.URL + strings.TrimSuffix(m.at, "/") + "/"
-			for _, page := range []string{"", "generate", "keys/" + id, "keys/" + id + "/rotate", "keys/" + id + "/revoke"} {
+			for _, page := range []string{"", "generate", "keys/" + id, "keys/" + id + "/rotate", "keys/" + id + "/revoke", "usage", "limits", "audit", "usage?key=" + id, "audit?key=" + id, "usage?period=30d"} {
 				require.Contains(t, seen, base+page)
 			}
 			res, err := http.DefaultClient.Do(requestAs(t, senderA, "POST", base+"keys/"+id+"/disable"))
@@ -165,6 +167,12 @@ func TestOutageOfTheDatabaseIsAnswered503(t *testing.T) {
 		s.post(t, senderA, "/generate", form),
 		s.get(t, senderA, "/keys/"+id),
 		s.post(t, senderA, "/keys/"+id+"/revoke", nil),
+		s.get(t, senderA, "/usage"),
+		s.get(t, senderA, "/limits"),
+		s.get(t, senderA, "/audit"),
+		s.get(t, operator, "/senders"),
+		s.post(t, operator, "/create-sender", url.Values{"id": {"cccccccc-3a0e-4d6e-9c2b-0f7f5a1c0a11"}}),
+		s.post(t, operator, "/senders/"+senderA+"/disable", nil),
 	} {
 		got.want(t, 503, "Nothing is lost: try again in a minute.")
 		require.Equal(t, "5", got.Header.Get("Retry-After"))
@@ -189,7 +197,7 @@ func TestListShowsTheOwnKeys(t *testing.T) {
 
 	s.get(t, operator, "/").want(t, 200, "old one", "of another", "All senders")
 	one := s.get(t, operator, "/?sender="+senderB)
-	one.want(t, 200, "of another", "Sender "+"<code>"+senderB)
+	one.want(t, 200, "of another", `Sender <a href="./senders/`+senderB+`">`)
 	require.NotContains(t, one.body, "old one")
 	s.get(t, operator, "/?sender=cccccccc-3a0e-4d6e-9c2b-0f7f5a1c0a11").want(t, 404, "There is no sender with that ID.")
 	s.get(t, operator, "/?sender=acme").want(t, 404, "There is no sender with that ID.")

@@ -2,11 +2,9 @@ package keydesk
 
 import (
 	"errors"
-	"net/http"
 	"time"
 
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
-	"github.com/senderauth/senderauth/internal/uuid"
 )
 
 // maxListed is how many keys a page shows.
@@ -28,13 +26,11 @@ type keysPage struct {
 // listKeys shows the keys of a sender. An operator without ?sender= gets those of all
 // senders.
 func (d *desk) listKeys(v visit) (answer, error) {
-	p := keysPage{Sender: v.actor.SenderID}
-	if asked := v.URL.Query().Get("sender"); v.actor.Operator && asked != "" {
-		if err := d.requireSender(v, asked); err != nil {
-			return answer{}, err
-		}
-		p.Sender = asked
+	about, err := d.scope(v)
+	if err != nil {
+		return answer{}, err
 	}
+	p := keysPage{Sender: about.Sender}
 	now := time.Now()
 	n := 0
 	for k, err := range d.store.Keys(v.Context(), sqlkeys.KeyFilter{SenderID: p.Sender}) {
@@ -51,22 +47,7 @@ func (d *desk) listKeys(v visit) (answer, error) {
 			p.Current = append(p.Current, row)
 		}
 	}
-	return answer{template: "keys.html", title: "API keys", tab: "keys", body: p}, nil
-}
-
-// requireSender checks that there is a sender with that ID.
-func (d *desk) requireSender(v visit, id string) error {
-	if _, ok := uuid.Canonical(id); !ok {
-		return &refusal{status: http.StatusNotFound, title: "No such sender", text: "There is no sender with that ID."}
-	}
-	_, err := d.store.Sender(v.Context(), id)
-	switch {
-	case errors.Is(err, sqlkeys.ErrNotFound):
-		return &refusal{status: http.StatusNotFound, title: "No such sender", text: "There is no sender with that ID."}
-	case err != nil && !errors.Is(err, sqlkeys.ErrUnreadable):
-		return err
-	}
-	return nil
+	return answer{template: "keys.html", title: "API keys", tab: "keys", sender: about.Sender, body: p}, nil
 }
 
 // hasEnded reports whether a key in that state can never work again.
@@ -129,7 +110,7 @@ func (d *desk) showKey(v visit) (answer, error) {
 		return answer{}, err
 	}
 	row := newKeyRow(k, time.Now())
-	return answer{template: "key.html", title: title(k), tab: "keys",
+	return answer{template: "key.html", title: title(k), tab: "keys", sender: k.SenderID,
 		body: keyPage{Key: k, keyActions: actionsOn(k), Days: row.Days, Old: row.Old}}, nil
 }
 

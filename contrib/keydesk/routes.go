@@ -31,6 +31,18 @@ func routes() []route {
 		{method: "POST", path: "/keys/{key}/enable", serve: (*desk).enable, changes: true},
 		{method: "GET", path: "/keys/{key}/revoke", serve: (*desk).askRevoke, changes: true},
 		{method: "POST", path: "/keys/{key}/revoke", serve: (*desk).revoke, changes: true},
+		{method: "GET", path: "/usage", serve: (*desk).showUsage},
+		{method: "GET", path: "/limits", serve: (*desk).showLimits},
+		{method: "GET", path: "/audit", serve: (*desk).showAudit},
+
+		{method: "GET", path: "/senders", serve: (*desk).listSenders, operators: true},
+		{method: "GET", path: "/create-sender", serve: (*desk).askSender, changes: true, operators: true},
+		{method: "POST", path: "/create-sender", serve: (*desk).createSender, changes: true, operators: true},
+		{method: "GET", path: "/senders/{sender}", serve: (*desk).showSender, operators: true},
+		{method: "GET", path: "/senders/{sender}/plan", serve: (*desk).askPlan, changes: true, operators: true},
+		{method: "POST", path: "/senders/{sender}/plan", serve: (*desk).setPlan, changes: true, operators: true},
+		{method: "POST", path: "/senders/{sender}/disable", serve: (*desk).disableSender, changes: true, operators: true},
+		{method: "POST", path: "/senders/{sender}/enable", serve: (*desk).enableSender, changes: true, operators: true},
 	}
 }
 
@@ -120,19 +132,4 @@ func (d *desk) refuseStranger(w http.ResponseWriter, v visit, err error) {
 	default:
 		d.refuse(w, v, err)
 	}
-}
-
-// key returns a key that the actor may see. The key of another sender, an unknown one
-// and a malformed ID get the same error. It is the only way from a URL to a key.
-func (d *desk) key(v visit) (sqlkeys.Key, error) {
-	k, err := d.store.Key(v.Context(), v.PathValue("key"))
-	switch {
-	case errors.Is(err, sqlkeys.ErrNotFound), errors.Is(err, sqlkeys.ErrInvalid):
-		return sqlkeys.Key{}, errNotFound
-	case err != nil && !errors.Is(err, sqlkeys.ErrUnreadable):
-		return sqlkeys.Key{}, err
-	case !v.actor.sees(k.SenderID):
-		return sqlkeys.Key{}, errNotFound
-	}
-	return k, nil
 }

@@ -5,9 +5,11 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/keydesk"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
@@ -26,10 +28,16 @@ func hostile(more url.Values) url.Values {
 var tenantRoutes = map[string]struct {
 	status int
 	form   url.Values
+	key    bool // the page takes ?key=
 }{
-	"GET /{$}":                 {status: 200}, // with the tenant's own keys
-	"GET /generate":            {status: 200},
-	"POST /generate":           {status: 200, form: url.Values{"token": {"a-token-that-is-long-enough"}, "name": {"mine"}, "environment": {"staging"}, "format": {"uuid"}, "expires": {"never"}}},
+	// With the tenant's own data.
+	"GET /{$}":       {status: 200},
+	"GET /generate":  {status: 200},
+	"POST /generate": {status: 200, form: url.Values{"token": {"a-token-that-is-long-enough"}, "name": {"mine"}, "environment": {"staging"}, "format": {"uuid"}, "expires": {"never"}}},
+	"GET /usage":     {status: 200, key: true},
+	"GET /limits":    {status: 200, key: true},
+	"GET /audit":     {status: 200, key: true},
+
 	"GET /keys/{key}":          {status: 404},
 	"GET /keys/{key}/rotate":   {status: 404},
 	"POST /keys/{key}/rotate":  {status: 404, form: url.Values{"grace": {"0"}, "expires": {"same"}}},
@@ -37,6 +45,15 @@ var tenantRoutes = map[string]struct {
 	"POST /keys/{key}/enable":  {status: 404},
 	"GET /keys/{key}/revoke":   {status: 404},
 	"POST /keys/{key}/revoke":  {status: 404},
+
+	"GET /senders":                   {status: 404},
+	"GET /create-sender":             {status: 404},
+	"POST /create-sender":            {status: 404, form: url.Values{"id": {"cccccccc-3a0e-4d6e-9c2b-0f7f5a1c0a11"}}},
+	"GET /senders/{sender}":          {status: 404},
+	"GET /senders/{sender}/plan":     {status: 404},
+	"POST /senders/{sender}/plan":    {status: 404, form: url.Values{"limits": {"default=unlimited"}, "before": {""}}},
+	"POST /senders/{sender}/disable": {status: 404},
+	"POST /senders/{sender}/enable":  {status: 404},
 }
 
 func TestNoRouteShowsOrChangesTheKeysOfAnotherTenant(t *testing.T) {
@@ -44,27 +61,37 @@ func TestNoRouteShowsOrChangesTheKeysOfAnotherTenant(t *testing.T) {
 		t.Run(route, func(t *testing.T) {
 			c, ok := tenantRoutes[route]
 			require.True(t, ok, "%s is not in tenantRoutes", route)
-			s := newSite(t, keydesk.Config{})
+			s := newSite(t, keydesk.Config{Limits: limits, Limiter: senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{})})
 			foreign := s.issue(t, sqlkeys.NewKey{SenderID: senderA, Name: "theirs"})
 			own := s.issue(t, sqlkeys.NewKey{SenderID: senderB, Name: "mine"})
-			before := ofSender(s.audit(t), senderA)
+			s.count(t, foreign.Key.ID, time.Now(), senderauth.Admitted, 987654)
+			before, all := ofSender(s.audit(t), senderA), senderCount(t, s)
 
 			method, path, _ := strings.Cut(route, " ")
 			path = strings.TrimSuffix(path, "{$}")
-			ask := func(as, keyID string) reply {
-				asked := strings.ReplaceAll(path, "{key}", keyID) + "?sender=" + senderA + "&sender_id=" + senderA
+			path = strings.ReplaceAll(path, "{sender}", senderA)
+			ask := func(as, keyID string, more ...string) reply {
+				asked := strings.ReplaceAll(path, "{key}", keyID) + "?sender=" + senderA + "&sender_id=" + senderA + strings.Join(more, "")
 				r := httptest.NewRequest(method, asked, strings.NewReader(hostile(c.form).Encode()))
 				r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 				return s.send(t, as, r)
 			}
 			got := ask(senderB, foreign.Key.ID)
 			require.Equal(t, c.status, got.StatusCode, got.body)
-			for _, secret := range []string{senderA, foreign.Key.ID, "theirs", foreign.Credentials.APIKey} {
+			for _, secret := range []string{senderA, foreign.Key.ID, "theirs", "987", foreign.Credentials.APIKey} {
 				require.NotContains(t, got.body, secret)
 			}
 			require.Equal(t, before, ofSender(s.audit(t), senderA), "nothing of the other tenant was changed")
 			require.Equal(t, sqlkeys.Active, s.state(t, foreign.Key.ID))
+			require.Equal(t, all, senderCount(t, s))
 
+			if c.key {
+				got, unknown := ask(senderB, "", "&key="+foreign.Key.ID), ask(senderB, "", "&key=key_aaaaaaaaaaaaaaaa")
+				require.Equal(t, 404, got.StatusCode)
+				require.Equal(t, unknown.body, got.body)
+				require.Equal(t, 200, ask(senderB, "", "&key="+own.Key.ID).StatusCode)
+				require.Equal(t, 200, ask(operator, "", "&key="+foreign.Key.ID).StatusCode)
+			}
 			if strings.Contains(path, "{key}") {
 				unknown := ask(senderB, "key_aaaaaaaaaaaaaaaa")
 				require.Equal(t, unknown.body, got.body, "a foreign key is answered like an unknown one")
@@ -77,6 +104,14 @@ func TestNoRouteShowsOrChangesTheKeysOfAnotherTenant(t *testing.T) {
 			require.Equal(t, 403, ask("nobody", foreign.Key.ID).StatusCode, "the zero Actor reaches nothing")
 		})
 	}
+}
+
+func senderCount(t *testing.T, s *site) (n int) {
+	for _, err := range s.Senders(t.Context()) {
+		require.NoError(t, err)
+		n++
+	}
+	return n
 }
 
 func ofSender(entries []sqlkeys.AuditEntry, id string) []sqlkeys.AuditEntry {
@@ -95,7 +130,7 @@ func TestEveryAnswerIsProtected(t *testing.T) {
 	paths := []string{"", "/", "/nothing", "//", "/static/nothing.css"}
 	for _, route := range keydesk.Routes() {
 		_, path, _ := strings.Cut(route, " ")
-		paths = append(paths, strings.NewReplacer("{$}", "", "{key}", id).Replace(path))
+		paths = append(paths, strings.NewReplacer("{$}", "", "{key}", id, "{sender}", senderA).Replace(path))
 	}
 	for _, as := range []string{senderA, operator, ""} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"} {
@@ -157,13 +192,13 @@ func TestReadOnlyDeskChangesNothing(t *testing.T) {
 	for _, as := range []string{senderA, operator} {
 		for _, route := range keydesk.Routes() {
 			method, path, _ := strings.Cut(route, " ")
-			path = strings.NewReplacer("{$}", "", "{key}", id).Replace(path)
+			path = strings.NewReplacer("{$}", "", "{key}", id, "{sender}", senderA).Replace(path)
 			got := s.send(t, as, httptest.NewRequest(method, path, nil))
-			if method == "POST" {
+			if method == "POST" && got.StatusCode != 404 {
 				got.want(t, 403, "Keys cannot be changed here.")
 			}
 			if got.StatusCode == 200 {
-				require.NotContains(t, got.body, "<form", path)
+				require.NotContains(t, got.body, `method="post"`, path)
 				require.NotContains(t, got.body, "/generate")
 				require.NotContains(t, got.body, "/revoke")
 			}

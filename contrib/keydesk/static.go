@@ -28,6 +28,9 @@ var templates = func() map[string]*template.Template {
 		"field":   newFieldPart,
 		"copy":    newCopyPart,
 		"list":    newListPart,
+		"about":   newAboutPart,
+		"number":  number[int64],
+		"count":   number[int],
 	}).ParseFS(templateFiles, "templates/layout.html", "templates/parts.html"))
 	entries, err := templateFiles.ReadDir("templates")
 	if err != nil {

@@ -2,6 +2,7 @@ package keydesk
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -57,4 +58,22 @@ func newCopyPart(id, what string) copyPart { return copyPart{id, what} }
 
 func newListPart(p page, rows []keyRow, caption string, withSender bool) listPart {
 	return listPart{p.Root, caption, rows, withSender}
+}
+
+type aboutPart struct {
+	Root, Sender, Key string
+	Operator          bool
+}
+
+func newAboutPart(p page, sender, key string) aboutPart {
+	return aboutPart{p.Root, sender, key, p.Actor.Operator}
+}
+
+// number writes a number with a space between thousands.
+func number[N int | int64](n N) string {
+	s := strconv.FormatInt(int64(n), 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "\u202f" + s[i:]
+	}
+	return s
 }

@@ -31,18 +31,39 @@ type UsageFilter struct {
 // Usage yields what recorders have written, by hour, key and outcome. It holds
 // a connection until the loop ends, and stops after the first error.
 func (s *Store) Usage(ctx context.Context, f UsageFilter) iter.Seq2[Usage, error] {
-	q := query{text: `SELECT k.sender_id, u.key_id, u.hour, u.outcome, u.requests
-		FROM sqlkeys_usage u JOIN sqlkeys_keys k ON k.id = u.key_id WHERE 1 = 1`}
+	q, err := s.usageOf(`k.sender_id, u.key_id, u.hour, u.outcome, u.requests`, f)
+	if err != nil {
+		return failed[Usage](err)
+	}
+	q.text += ` ORDER BY u.hour, u.key_id, u.outcome`
+	return stream(ctx, s, q, scanUsage)
+}
+
+// UsageByHour yields the sums over all keys that the filter selects, by hour and
+// outcome, without a SenderID and a KeyID. It holds a connection until the loop ends,
+// and stops after the first error.
+func (s *Store) UsageByHour(ctx context.Context, f UsageFilter) iter.Seq2[Usage, error] {
+	q, err := s.usageOf(`'', '', u.hour, u.outcome, CAST(sum(u.requests) AS bigint)`, f)
+	if err != nil {
+		return failed[Usage](err)
+	}
+	q.text += ` GROUP BY u.hour, u.outcome ORDER BY u.hour, u.outcome`
+	return stream(ctx, s, q, scanUsage)
+}
+
+// usageOf selects columns of the usage.
+func (s *Store) usageOf(columns string, f UsageFilter) (query, error) {
+	q := query{text: `SELECT ` + columns + ` FROM sqlkeys_usage u JOIN sqlkeys_keys k ON k.id = u.key_id WHERE 1 = 1`}
 	if f.SenderID != "" {
 		id, err := canonicalSenderID(f.SenderID)
 		if err != nil {
-			return failed[Usage](err)
+			return query{}, err
 		}
 		q.and(`k.sender_id`, `=`, id)
 	}
 	if f.KeyID != "" {
 		if err := checkKeyID(f.KeyID); err != nil {
-			return failed[Usage](err)
+			return query{}, err
 		}
 		q.and(`u.key_id`, `=`, f.KeyID)
 	}
@@ -52,8 +73,7 @@ func (s *Store) Usage(ctx context.Context, f UsageFilter) iter.Seq2[Usage, error
 	if !f.Until.IsZero() {
 		q.and(`u.hour`, `<`, s.engine.instant(f.Until))
 	}
-	q.text += ` ORDER BY u.hour, u.key_id, u.outcome`
-	return stream(ctx, s, q, scanUsage)
+	return q, nil
 }
 
 func scanUsage(row scanner) (Usage, error) {

@@ -1,0 +1,67 @@
+package keydesk
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+// maxEntries is how many entries of the audit a page shows.
+const maxEntries = 200
+
+type auditPage struct {
+	scope
+	Entries []auditRow
+	More    bool
+}
+
+type auditRow struct {
+	sqlkeys.AuditEntry
+	Does   string // what the action means
+	Detail string
+}
+
+// showAudit shows the last changes, the newest first.
+func (d *desk) showAudit(v visit) (answer, error) {
+	about, err := d.scope(v)
+	if err != nil {
+		return answer{}, err
+	}
+	p := auditPage{scope: about}
+	for e, err := range d.store.Audit(v.Context(), sqlkeys.AuditFilter{SenderID: about.Sender, KeyID: about.Key}) {
+		if err != nil && !errors.Is(err, sqlkeys.ErrUnreadable) {
+			return answer{}, err
+		}
+		if len(p.Entries) == maxEntries {
+			p.Entries, p.More = p.Entries[1:], true
+		}
+		p.Entries = append(p.Entries, auditRow{e, actions[e.Action], detailOf(e)})
+	}
+	slices.Reverse(p.Entries)
+	return answer{template: "audit.html", title: "Audit trail", tab: "audit", sender: about.Sender, body: p}, nil
+}
+
+// actions say what the actions of the audit mean.
+var actions = map[string]string{
+	"key.issue":      "generated a key",
+	"key.rotate":     "rotated a key",
+	"key.disable":    "disabled a key",
+	"key.enable":     "enabled a key",
+	"key.revoke":     "revoked a key",
+	"sender.create":  "created the sender",
+	"sender.limits":  "changed the plan",
+	"sender.disable": "disabled the sender",
+	"sender.enable":  "enabled the sender",
+}
+
+// detailOf returns the details of an entry in one line.
+func detailOf(e sqlkeys.AuditEntry) string {
+	var texts []string
+	for _, name := range slices.Sorted(maps.Keys(e.Detail)) {
+		texts = append(texts, name+"="+e.Detail[name])
+	}
+	return strings.Join(texts, " ")
+}

@@ -1,0 +1,133 @@
+package keydesk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/contrib/sqlkeys"
+)
+
+type limitsPage struct {
+	scope
+	Limits  []limitRow
+	Known   bool // whether anybody could say what is left
+	Failed  bool // whether that failed right now
+	Missing bool // the sender does not exist yet
+}
+
+// A limitRow is one limit of a sender with what is left of it.
+type limitRow struct {
+	Name      string
+	Text      string // such as 200 per minute
+	Burst     int
+	Own       bool // the sender's plan says it, not the service
+	Unused    bool // the plan names a limit that the service does not have
+	Bucket    bool // neither unlimited nor blocked
+	Remaining int
+	FullIn    string
+}
+
+// showLimits shows the limits of a sender, and what is left of them right now.
+func (d *desk) showLimits(v visit) (answer, error) {
+	about, err := d.scope(v)
+	if err != nil {
+		return answer{}, err
+	}
+	if about.Sender == "" {
+		return answer{template: "choose.html", title: "Limits", tab: "limits", body: "limits"}, nil
+	}
+	p := limitsPage{scope: about, Known: d.limiter != nil}
+	x, err := d.store.Sender(v.Context(), about.Sender)
+	switch {
+	case errors.Is(err, sqlkeys.ErrNotFound):
+		p.Missing = true
+	case err != nil && !errors.Is(err, sqlkeys.ErrUnreadable):
+		return answer{}, err
+	}
+	p.Limits = d.limitsOf(x)
+	if err := d.fill(v.Context(), about.Sender, x.Limits, p.Limits); err != nil {
+		d.log.WarnContext(v.Context(), "keydesk: the Limiter does not say what is left", "error", err)
+		p.Failed, p.Known = true, false
+	}
+	return answer{template: "limits.html", title: "Limits", tab: "limits", sender: about.Sender, body: p}, nil
+}
+
+// limitsOf returns the limits of a sender: those of the service, replaced by those of
+// its plan.
+func (d *desk) limitsOf(x sqlkeys.Sender) []limitRow {
+	all := maps.Clone(d.limits)
+	if all == nil {
+		all = make(map[string]senderauth.Limit)
+	}
+	maps.Copy(all, x.Limits)
+	var rows []limitRow
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		l := all[name]
+		_, own := x.Limits[name]
+		_, used := d.limits[name]
+		rows = append(rows, limitRow{
+			Name:   name,
+			Text:   sentence(l),
+			Burst:  l.EffectiveBurst(),
+			Own:    own,
+			Unused: d.limits != nil && !used,
+			Bucket: l != senderauth.Unlimited() && l != senderauth.Blocked(),
+		})
+	}
+	return rows
+}
+
+// fill asks the limiter what is left of each limit, at no cost.
+func (d *desk) fill(ctx context.Context, senderID string, own map[string]senderauth.Limit, rows []limitRow) error {
+	if d.limiter == nil || len(rows) == 0 {
+		return nil
+	}
+	charges := make([]senderauth.Charge, len(rows))
+	for i, row := range rows {
+		l, ok := own[row.Name]
+		if !ok {
+			l = d.limits[row.Name]
+		}
+		charges[i] = senderauth.Charge{Name: row.Name, Limit: l}
+	}
+	balances, err := d.limiter.Take(ctx, senderID, charges)
+	if err != nil {
+		return err
+	}
+	if len(balances) != len(rows) {
+		return fmt.Errorf("keydesk: the Limiter returned %d balances for %d charges", len(balances), len(rows))
+	}
+	for i, b := range balances {
+		rows[i].Remaining = b.Remaining
+		if b.ResetAfter > 0 {
+			rows[i].FullIn = seconds(b.ResetAfter)
+		}
+	}
+	return nil
+}
+
+// sentence describes a limit.
+func sentence(l senderauth.Limit) string {
+	switch l {
+	case senderauth.Unlimited():
+		return "unlimited"
+	case senderauth.Blocked():
+		return "blocked: every request is refused"
+	}
+	per := map[time.Duration]string{time.Second: "second", time.Minute: "minute", time.Hour: "hour", 24 * time.Hour: "day"}[l.Per]
+	if per == "" {
+		per = l.Per.String()
+	}
+	return fmt.Sprintf("%d per %s, at most %d at once", l.Requests, per, l.EffectiveBurst())
+}
+
+// seconds rounds a wait up to whole seconds.
+func seconds(d time.Duration) string {
+	return (time.Duration(math.Ceil(d.Seconds())) * time.Second).String()
+}
