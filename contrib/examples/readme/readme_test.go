@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/senderauth/senderauth"
+	"github.com/senderauth/senderauth/senderclient"
 	"github.com/stretchr/testify/require"
 )
 
@@ -150,6 +151,34 @@ func TestScopesOfTheReadme(t *testing.T) {
 		mux.ServeHTTP(w, r)
 		require.Equal(t, c.want, w.Code)
 	}
+}
+
+func contactsByClient() error {
+	client, err := senderclient.New("https://api.example.com", senderclient.Config{})
+	if err != nil {
+		return err
+	}
+	res, err := client.Get("https://api.example.com/v1/contacts")
+	if err == nil {
+		defer res.Body.Close()
+		err = senderclient.CheckResponse(res)
+	}
+	var limit *senderclient.RateLimitError
+	switch {
+	case errors.Is(err, senderclient.ErrInvalidKey):
+		return fmt.Errorf("get another key: %w", err)
+	case errors.As(err, &limit):
+		return fmt.Errorf("come back in %v: %w", limit.Delay, err)
+	case err != nil:
+		return err
+	}
+	return nil
+}
+
+func TestClientOfTheReadmeAsksTheEnvironment(t *testing.T) {
+	t.Setenv("SENT_SENDER_ID", acmeID)
+	t.Setenv("SENT_API_KEY", "")
+	require.EqualError(t, contactsByClient(), "senderclient: SENT_API_KEY is empty")
 }
 
 func TestBearerKeysOfTheReadme(t *testing.T) {
