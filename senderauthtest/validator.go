@@ -49,9 +49,9 @@ type ValidatorConfig struct {
 
 	// Validator is the one under test.
 	Validator senderauth.Validator
-	// Keys holds one pair for each state: a key, and the lower-case ID of the
-	// sender that owns it, or owned it. All keys are different, and so are all
-	// senders, except that Active and Second have the same one.
+	// Keys holds credentials for each state: a key, and the lower-case ID of the
+	// sender that owns or owned it. All keys are different, and so are all senders,
+	// except that Active and Second have the same one.
 	Keys map[State]senderauth.Credentials
 	// Lacks names the states that the Validator does not have. A state that is in
 	// neither Keys nor Lacks fails the test, so that none is forgotten.

@@ -21,10 +21,12 @@
 // reports that route's path, and answers 405.
 //
 // The package is generic and requires neither version of echo, because the two differ in
-// their types only. You can use echo.WrapMiddleware instead if no outer middleware reads
-// the response. It replaces echo's Response for the next handler, so on version 4 an
-// outer middleware sees the status 0 after a handler has returned an error, and it
-// creates the guard's handler again for each request.
+// their types only.
+//
+// If no outer middleware reads the response, echo.WrapMiddleware works, too. It replaces
+// echo's Response for the next handler, so on version 4 an outer middleware sees the
+// status 0 after a handler has returned an error. It also creates the guard's handler
+// again for each request.
 package echosender
 
 import (
@@ -43,16 +45,16 @@ type Context[W http.ResponseWriter] interface {
 	Path() string
 }
 
-// Middleware adapts mw, such as the Wrap of a guard, to an instance, a group or a route
-// of echo. Give echo.HandlerFunc for H; the other type parameters are inferred. It calls
-// mw once, now, and not for each request.
+// Middleware adapts mw, such as the Wrap of a guard, to an Echo, a group or a route. H is
+// echo.HandlerFunc; the other type parameters are inferred. Middleware calls mw once,
+// before it returns, and not for each request.
 //
-// If the handler of mw calls next, echo's next handler runs, and c.Request() returns the
-// request that next got. It stays so for outer middlewares, which also get the error of
-// echo's next handler. A refusal is a written response and no error.
+// If the handler that mw returns calls next, echo's next handler runs, and c.Request()
+// returns the request that next got. Outer middlewares see that request afterwards, and
+// get the error of echo's next handler. A refusal is a written response and no error.
 //
-// The handler of mw must call next on the same goroutine and with the same
-// ResponseWriter. Middleware ignores another writer: c.Response() stays as it is.
+// The handler must call next on the same goroutine and with the same ResponseWriter. If it
+// passes another writer, Middleware ignores it: c.Response() stays as it is.
 func Middleware[H ~func(C) error, C Context[W], W http.ResponseWriter](mw func(http.Handler) http.Handler) func(H) H {
 	h := mw(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		p := r.Context().Value(passageKey{}).(*passage[H, C])

@@ -16,10 +16,12 @@
 //		return []string{"default"}
 //	}).Wrap))
 //
-// gin does two things before any middleware runs. It redirects a path with a missing or
-// an extra slash at its end, unless engine.RedirectTrailingSlash is false. And with
-// engine.HandleMethodNotAllowed it sets Allow on a 405, which a refusal then carries,
-// too.
+// gin does two things before any middleware runs:
+//
+//   - It redirects a path with a missing or an extra slash at its end, unless
+//     engine.RedirectTrailingSlash is false.
+//   - With engine.HandleMethodNotAllowed it sets Allow for a 405. If the guard refuses
+//     such a request, the refusal carries Allow, too.
 //
 // A general adapter is not enough. gin.WrapH never calls the next handler.
 // github.com/gwatts/gin-adapter 1.0.0 replaces gin's writer by one on which
@@ -35,14 +37,14 @@ import (
 )
 
 // Middleware adapts mw, such as the Wrap of a guard, to an engine, a group or a route of
-// gin. It calls mw once, now, and not for each request.
+// gin. It calls mw once, before it returns, and not for each request.
 //
-// If the handler of mw calls next, the chain goes on, and c.Request becomes the request
-// that next got. It stays so for outer handlers after c.Next. If the handler of mw does
+// If the handler that mw returns calls next, the chain goes on, and c.Request becomes the
+// request that next got. Outer handlers see that request after c.Next. If the handler does
 // not call next, Middleware aborts the chain.
 //
-// The handler of mw must call next on the same goroutine and with the same
-// ResponseWriter. Middleware ignores another writer: c.Writer stays as it is.
+// The handler must call next on the same goroutine and with the same ResponseWriter. If it
+// passes another writer, Middleware ignores it: c.Writer stays as it is.
 func Middleware(mw func(http.Handler) http.Handler) gin.HandlerFunc {
 	h := mw(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		p := r.Context().Value(passageKey{}).(*passage)

@@ -11,8 +11,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// A Recorder counts requests for later use and drops some under load. That of
-// contrib/sqlkeys is one.
+// A Recorder counts requests and drops some under load, as the Recorder of contrib/sqlkeys
+// does.
 type Recorder interface {
 	// Dropped returns how many requests were not recorded so far. It must not block.
 	Dropped() uint64
@@ -27,7 +27,7 @@ type Keys interface {
 }
 
 // ObserveCache reports the counters of a cache as senderauth.cache.lookups, .evictions and
-// .entries. Several caches are added up. It panics on a nil c.
+// .entries. It adds up several caches. It panics on a nil c.
 func (t *Telemetry) ObserveCache(c *senderauth.Cache) {
 	if c == nil {
 		panic("otelsender: ObserveCache: the Cache is nil")
@@ -35,8 +35,8 @@ func (t *Telemetry) ObserveCache(c *senderauth.Cache) {
 	t.current.add(func(p *parts) { p.caches = append(p.caches, c) })
 }
 
-// ObserveRecorder reports what a recorder drops as senderauth.recorder.dropped. Several
-// recorders are added up. It panics on a nil r.
+// ObserveRecorder reports what a recorder drops as senderauth.recorder.dropped. It adds up
+// several recorders. It panics on a nil r.
 func (t *Telemetry) ObserveRecorder(r Recorder) {
 	if isNil(r) {
 		panic("otelsender: ObserveRecorder: the Recorder is nil")
@@ -45,7 +45,7 @@ func (t *Telemetry) ObserveRecorder(r Recorder) {
 }
 
 // ObserveKeys reports the keys that expire within 1, 7 and 30 days as
-// senderauth.keys.expiring. Several stores are added up. It panics on a nil k.
+// senderauth.keys.expiring. It adds up several stores. It panics on a nil k.
 func (t *Telemetry) ObserveKeys(k Keys) {
 	if isNil(k) {
 		panic("otelsender: ObserveKeys: the Keys are nil")
@@ -53,8 +53,8 @@ func (t *Telemetry) ObserveKeys(k Keys) {
 	t.current.add(func(p *parts) { p.keys = append(p.keys, k) })
 }
 
-// SetFallback sets senderauth.limiter.fallback: 1 while a shared limiter decides locally
-// because its store is unreachable, and otherwise 0. Call it in OnMode of
+// SetFallback sets senderauth.limiter.fallback to 1 while a shared limiter decides locally
+// because its store is unreachable, and to 0 otherwise. Call it in OnMode of
 // contrib/redislimit. It does not block.
 func (t *Telemetry) SetFallback(on bool) { t.current.fallback.Store(on) }
 

@@ -22,11 +22,11 @@ import (
 type Config struct {
 	_ [0]func()
 
-	// MeterProvider makes the instruments. Nil means the global one, which may be set
-	// after New.
-	MeterProvider metric.MeterProvider
-	// TracerProvider makes the spans of lookups. Nil means the global one, which may be
+	// MeterProvider makes the instruments. Nil means the global provider, which may be
 	// set after New.
+	MeterProvider metric.MeterProvider
+	// TracerProvider makes the spans of lookups. Nil means the global provider, which
+	// may be set after New.
 	TracerProvider trace.TracerProvider
 	// OmitIDs keeps the IDs of senders and keys off spans.
 	OmitIDs bool
@@ -35,10 +35,10 @@ type Config struct {
 // Telemetry reports the decisions of guards, the state of caches and the lookups of
 // validators. Make one with [New] for each MeterProvider. It is safe for concurrent use.
 //
-// A panic of a provider's instrument or span is recovered: it has no effect on the
-// request, and the first one is reported to the error handler of OpenTelemetry. Metrics
-// and spans are recorded on the request's goroutine, which the SDK never blocks: its
-// readers and processors export on goroutines of their own.
+// Telemetry recovers a panic of a provider's instrument or span, so it has no effect on
+// the request. The error handler of OpenTelemetry gets the first one. Metrics and spans
+// are recorded on the request's goroutine. The SDK does not block it, because its readers
+// and processors export on goroutines of their own.
 type Telemetry struct {
 	requests requests
 	current  current
@@ -49,8 +49,8 @@ type Telemetry struct {
 
 const scope = "github.com/senderauth/senderauth/contrib/otelsender"
 
-// New returns a Telemetry with all its instruments. It reports a nil pointer as a provider,
-// and a provider that fails or panics.
+// New returns a Telemetry with all its instruments. It returns an error if a provider is a
+// nil pointer, fails or panics.
 func New(cfg Config) (t *Telemetry, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err

@@ -10,9 +10,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Observe records a decision: in the metrics, and on the span in ctx if that is recording.
-// Use it as [senderauth.Config].Observe; senderauth.Observers joins it with others. The
-// span's status is not changed.
+// Observe records a decision in the metrics, and on the span in ctx if that span is
+// recording. It does not change the span's status. Use it as [senderauth.Config].Observe.
+// [senderauth.Observers] joins it with others.
 func (t *Telemetry) Observe(ctx context.Context, e senderauth.Event) {
 	defer t.contain()
 	t.requests.record(ctx, &e)
@@ -46,9 +46,9 @@ func (t *Telemetry) annotate(span trace.Span, e senderauth.Event) {
 	span.SetAttributes(attrs...)
 }
 
-// LookupContext hands the span of a request on to the lookup that the request starts. Set it
-// as [senderauth.CacheConfig].LookupContext: without it, a Cache hands on nothing, and
-// [Telemetry.Validator] makes no spans behind one.
+// LookupContext hands the span of a request on to the lookup that the request starts. Set
+// it as [senderauth.CacheConfig].LookupContext. Without it, a Cache hands on nothing, and
+// [Telemetry.Validator] makes no spans behind a Cache.
 func LookupContext(request context.Context) context.Context {
 	return trace.ContextWithSpanContext(context.Background(), trace.SpanContextFromContext(request))
 }
@@ -57,8 +57,8 @@ func LookupContext(request context.Context) context.Context {
 // span. The span's status is Error if v fails, and unset if v refuses the key. A CheckKey
 // method of v is kept.
 //
-// Put it inside the [senderauth.Cache], and set its [LookupContext]; it panics on a Cache. A
-// nil v is returned as it is, for senderauth.New to report.
+// Put it inside the [senderauth.Cache], and set the [LookupContext] of the Cache. Validator
+// panics if v is a Cache. It returns a nil v as it is, and [senderauth.New] reports it.
 func (t *Telemetry) Validator(v senderauth.Validator) senderauth.Validator {
 	if isNil(v) {
 		return v
