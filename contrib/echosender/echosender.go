@@ -63,13 +63,11 @@ func Middleware[H ~func(C) error, C Context[W], W http.ResponseWriter](mw func(h
 	}))
 	return func(next H) H {
 		return func(c C) error {
-			p := &passage[H, C]{c: c, next: next}
-			r := c.Request().WithContext(context.WithValue(c.Request().Context(), passageKey{}, p))
-			r.Pattern = c.Path()
 			outer := c.Request()
+			p := newPassage[H, C, W](c, next)
 			// net/http removes the temporary files of its own request's form only.
-			defer func() { outer.MultipartForm = r.MultipartForm }()
-			h.ServeHTTP(c.Response(), r)
+			defer func() { outer.MultipartForm = p.request.MultipartForm }()
+			h.ServeHTTP(c.Response(), &p.request)
 			return p.err
 		}
 	}
@@ -81,12 +79,30 @@ func Sender(c interface{ Request() *http.Request }) (senderauth.Sender, bool) {
 	return senderauth.SenderFrom(c.Request().Context())
 }
 
-// A passage is one request in one middleware. With several middlewares each finds its
-// own passage, because each stores it in a context derived for its request.
+// A passage is one request in one middleware, and the context of that request. With
+// several middlewares each finds its own passage, because the inner one is nearer.
 type passage[H ~func(C) error, C any] struct {
-	c    C
-	next H
-	err  error
+	context.Context
+	request http.Request
+	c       C
+	next    H
+	err     error
 }
 
 type passageKey struct{}
+
+func newPassage[H ~func(C) error, C Context[W], W http.ResponseWriter](c C, next H) *passage[H, C] {
+	r := c.Request()
+	p := &passage[H, C]{Context: r.Context(), c: c, next: next}
+	p.request = *r.WithContext(p)
+	p.request.Pattern = c.Path()
+	return p
+}
+
+// Value returns p itself for passageKey.
+func (p *passage[H, C]) Value(key any) any {
+	if key == (passageKey{}) {
+		return p
+	}
+	return p.Context.Value(key)
+}

@@ -33,6 +33,9 @@ const (
 	key    = "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01"
 )
 
+// authenticated is the sender that Static returns.
+var authenticated = senderauth.Sender{ID: sender, Scopes: []string{senderauth.AllScopes}}
+
 func newGuard(t *testing.T, cfg senderauth.Config) *senderauth.Guard {
 	t.Helper()
 	keys, err := senderauth.Static(senderauth.Credentials{SenderID: sender, APIKey: key})
@@ -252,7 +255,7 @@ Ratelimit: "default";r=8;t=N
 Ratelimit-Policy: "default";q=9;w=32400
 
 %s`, len(body), body), do(t, serve(t, a), "GET", "/contacts/7", credentials...))
-		require.Equal(t, seen{202, int64(len(body)), true, "<nil>", senderauth.Sender{ID: sender}, true}, <-a.seen)
+		require.Equal(t, seen{202, int64(len(body)), true, "<nil>", authenticated, true}, <-a.seen)
 	})
 }
 
@@ -290,7 +293,7 @@ Ratelimit-Policy: "default";q=9;w=32400
 			got := <-a.seen
 			require.Contains(t, got.err, want.err)
 			got.err = ""
-			require.Equal(t, seen{200, 0, false, "", senderauth.Sender{ID: sender}, true}, got, "status is never 0")
+			require.Equal(t, seen{200, 0, false, "", authenticated, true}, got, "status is never 0")
 		}
 		// echo reuses its contexts: the panic must leave nothing behind.
 		require.Equal(t, unauthorized, do(t, s, "GET", "/panic"))
@@ -351,9 +354,9 @@ Ratelimit: "messages";r=0;t=N
 Ratelimit-Policy: "messages";q=1;w=3600
 
 `+sender, do(t, s, "POST", "/messages", credentials...))
-		require.Equal(t, seen{200, 36, true, "<nil>", senderauth.Sender{ID: sender}, true}, <-a.seen)
+		require.Equal(t, seen{200, 36, true, "<nil>", authenticated, true}, <-a.seen)
 		require.Contains(t, do(t, s, "POST", "/messages", credentials...), "429\n")
-		require.Equal(t, seen{429, 128, true, "<nil>", senderauth.Sender{ID: sender}, true}, <-a.seen)
+		require.Equal(t, seen{429, 128, true, "<nil>", authenticated, true}, <-a.seen)
 		require.Equal(t, unauthorized, do(t, s, "POST", "/messages"))
 		require.Equal(t, []string{"admitted ", "admitted messages", "admitted ", "limited messages", "missing_key "}, outcomes)
 	})

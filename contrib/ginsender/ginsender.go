@@ -53,13 +53,11 @@ func Middleware(mw func(http.Handler) http.Handler) gin.HandlerFunc {
 		p.c.Next()
 	}))
 	return func(c *gin.Context) {
-		p := &passage{c: c}
-		r := c.Request.WithContext(context.WithValue(c.Request.Context(), passageKey{}, p))
-		r.Pattern = c.FullPath()
 		outer := c.Request
+		p := newPassage(c)
 		// net/http removes the temporary files of its own request's form only.
-		defer func() { outer.MultipartForm = r.MultipartForm }()
-		h.ServeHTTP(c.Writer, r)
+		defer func() { outer.MultipartForm = p.request.MultipartForm }()
+		h.ServeHTTP(c.Writer, &p.request)
 		if !p.through {
 			c.Abort()
 		}
@@ -72,11 +70,28 @@ func Sender(c *gin.Context) (senderauth.Sender, bool) {
 	return senderauth.SenderFrom(c.Request.Context())
 }
 
-// A passage is one request in one middleware. With several middlewares each finds its
-// own passage, because each stores it in a context derived for its request.
+// A passage is one request in one middleware, and the context of that request. With
+// several middlewares each finds its own passage, because the inner one is nearer.
 type passage struct {
+	context.Context
+	request http.Request
 	c       *gin.Context
 	through bool
 }
 
 type passageKey struct{}
+
+func newPassage(c *gin.Context) *passage {
+	p := &passage{Context: c.Request.Context(), c: c}
+	p.request = *c.Request.WithContext(p)
+	p.request.Pattern = c.FullPath()
+	return p
+}
+
+// Value returns p itself for passageKey.
+func (p *passage) Value(key any) any {
+	if key == (passageKey{}) {
+		return p
+	}
+	return p.Context.Value(key)
+}

@@ -31,6 +31,9 @@ const (
 	key    = "0b9d3c1e-6f52-4c8a-b1d7-2e4f6a8c0d01"
 )
 
+// authenticated is the sender that Static returns.
+var authenticated = senderauth.Sender{ID: sender, Scopes: []string{senderauth.AllScopes}}
+
 func init() { gin.SetMode(gin.ReleaseMode) }
 
 func newGuard(t *testing.T, cfg senderauth.Config) *senderauth.Guard {
@@ -154,7 +157,7 @@ Ratelimit: "default";r=8;t=N
 Ratelimit-Policy: "default";q=9;w=32400
 
 %s`, len(body), body), do(t, s, "GET", "/contacts/7", credentials...))
-	require.Equal(t, seen{202, len(body), false, true, senderauth.Sender{ID: sender}, true}, <-got)
+	require.Equal(t, seen{202, len(body), false, true, authenticated, true}, <-got)
 }
 
 func TestNoSenderOutsideOfAGuard(t *testing.T) {
@@ -333,12 +336,12 @@ func TestPanicReachesRecovery(t *testing.T) {
 	s := serve(t, engine)
 
 	require.Contains(t, do(t, s, "GET", "/panic", credentials...), "\n\nbroken")
-	require.Equal(t, seen{500, 6, true, true, senderauth.Sender{ID: sender}, true}, <-got)
+	require.Equal(t, seen{500, 6, true, true, authenticated, true}, <-got)
 	// gin reuses its contexts: the panic must leave nothing behind.
 	require.Equal(t, unauthorized, do(t, s, "GET", "/"))
 	require.Equal(t, seen{status: 401, size: 96, aborted: true, sameWriter: true}, <-got)
 	require.Contains(t, do(t, s, "GET", "/", credentials...), "204\n")
-	require.Equal(t, seen{204, -1, false, true, senderauth.Sender{ID: sender}, true}, <-got)
+	require.Equal(t, seen{204, -1, false, true, authenticated, true}, <-got)
 }
 
 func TestSendersAreNotMixedUp(t *testing.T) {
