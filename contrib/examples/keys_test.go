@@ -268,7 +268,7 @@ func TestProgramsThatStartAtOnceShareOneFirstKey(t *testing.T) {
 			require.Empty(t, p.stdout.String())
 		}
 		store, _ := openStore(t, db)
-		require.Len(t, all(t, store.Senders(t.Context())), 2)
+		require.Len(t, all(t, store.Senders(t.Context(), sqlkeys.SenderFilter{})), 2)
 		require.Len(t, all(t, store.Keys(t.Context(), sqlkeys.KeyFilter{})), 2)
 	})
 }
@@ -393,7 +393,7 @@ func TestAdoptingAKeyOfAnotherSenderIsAMistake(t *testing.T) {
 		require.Equal(t, "quickstart: SENT_SENDER_ID and SENT_API_KEY: sqlkeys: adopt: the key belongs to another sender: exists already\n",
 			mistake(t, command("quickstart", pair, "-addr", "127.0.0.1:0", "-db", db)))
 		store, _ := openStore(t, db)
-		require.Len(t, all(t, store.Senders(t.Context())), 1, "nothing was written")
+		require.Len(t, all(t, store.Senders(t.Context(), sqlkeys.SenderFilter{})), 1, "nothing was written")
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strconv"
 	"time"
 )
 
@@ -27,26 +28,51 @@ type AuditFilter struct {
 	After    int64 // only entries with a greater ID
 }
 
-// Audit yields the recorded changes, the oldest first. It holds a connection
-// until the loop ends. It goes on after [ErrUnreadable], which comes with what
-// can be read of an entry, and stops after any other error.
+// Audit yields the recorded changes, the oldest first. It reads page by page and holds
+// no connection in between. It goes on after [ErrUnreadable], which comes with what can
+// be read of an entry, and stops after any other error.
 func (s *Store) Audit(ctx context.Context, f AuditFilter) iter.Seq2[AuditEntry, error] {
-	q := query{`SELECT id, at, actor, action, sender_id, key_id, detail FROM sqlkeys_audit WHERE id > $1`, []any{f.After}}
+	l, err := auditList(f)
+	if err != nil {
+		return failed[AuditEntry](err)
+	}
+	return l.walk(ctx, s)
+}
+
+// AuditPage returns a page of what [Store.Audit] yields. If it returns [ErrUnreadable],
+// the page has what can be read.
+func (s *Store) AuditPage(ctx context.Context, f AuditFilter, p Paging) (Page[AuditEntry], error) {
+	l, err := auditList(f)
+	if err != nil {
+		return Page[AuditEntry]{}, err
+	}
+	return l.page(ctx, s, p)
+}
+
+func auditList(f AuditFilter) (*list[AuditEntry], error) {
+	l := &list[AuditEntry]{
+		query: query{`SELECT id, at, actor, action, sender_id, key_id, detail FROM sqlkeys_audit WHERE id > $1`, []any{f.After}},
+		name:  "audit",
+		order: []column{numberColumn(`id`)},
+		scan:  scanAuditEntry,
+		position: func(e AuditEntry) ([]string, error) {
+			return []string{strconv.FormatInt(e.ID, 10)}, nil
+		},
+	}
 	if f.SenderID != "" {
 		id, err := canonicalSenderID(f.SenderID)
 		if err != nil {
-			return failed[AuditEntry](err)
+			return nil, err
 		}
-		q.and(`sender_id`, `=`, id)
+		l.and(`sender_id`, `=`, id)
 	}
 	if f.KeyID != "" {
 		if err := checkKeyID(f.KeyID); err != nil {
-			return failed[AuditEntry](err)
+			return nil, err
 		}
-		q.and(`key_id`, `=`, f.KeyID)
+		l.and(`key_id`, `=`, f.KeyID)
 	}
-	q.text += ` ORDER BY id`
-	return stream(ctx, s, q, scanAuditEntry)
+	return l, nil
 }
 
 func scanAuditEntry(row scanner) (AuditEntry, error) {

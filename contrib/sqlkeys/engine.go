@@ -20,6 +20,8 @@ type engine interface {
 	translate(query string) string
 	// instant returns t as a column stores it. The zero time becomes NULL.
 	instant(t time.Time) any
+	// exact returns t with every digit that a column may have, to compare with.
+	exact(t time.Time) any
 	// classify tells the errors apart that a store reacts to.
 	classify(err error) failure
 

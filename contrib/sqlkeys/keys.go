@@ -45,9 +45,7 @@ const stateSQL = `CASE
 const worksSQL = `(` + stateSQL + `) IN ('active', 'retiring')`
 
 // endSQL is the end of a key, or NULL.
-const endSQL = `CASE
-	WHEN k.expires_at IS NULL OR k.grace_until < k.expires_at THEN k.grace_until
-	ELSE k.expires_at END`
+const endSQL = `least(k.expires_at, k.grace_until)`
 
 // A Key describes a key without the secret itself. Instants that do not apply
 // are zero.
@@ -116,27 +114,88 @@ type KeyFilter struct {
 	_ [0]func()
 
 	SenderID string
+	// State selects keys in one state. Empty selects keys in any state.
+	State State
 	// EndsBefore selects keys that are active or retiring and have an end before that
 	// instant; see [Key.Ends]. Zero selects keys in any state.
 	EndsBefore time.Time
 }
 
-// Keys yields keys by sender, the oldest first. It holds a connection until the
-// loop ends. It goes on after [ErrUnreadable], which comes with what can be read of
-// a key, and stops after any other error.
+// Keys yields keys by sender, the oldest first. With EndsBefore or the state Expired it
+// yields those first whose end comes first. It reads page by page and holds no
+// connection in between. It goes on after [ErrUnreadable], which comes with what can be
+// read of a key, and stops after any other error.
 func (s *Store) Keys(ctx context.Context, f KeyFilter) iter.Seq2[Key, error] {
-	q := query{text: selectKeys + ` WHERE 1 = 1`}
+	l, err := s.keyList(f)
+	if err != nil {
+		return failed[Key](err)
+	}
+	return l.walk(ctx, s)
+}
+
+// KeysPage returns a page of what [Store.Keys] yields. If it returns [ErrUnreadable],
+// the page has what can be read.
+func (s *Store) KeysPage(ctx context.Context, f KeyFilter, p Paging) (Page[Key], error) {
+	l, err := s.keyList(f)
+	if err != nil {
+		return Page[Key]{}, err
+	}
+	return l.page(ctx, s, p)
+}
+
+// impliedSQL has for each state what a key in it always meets. An index covers the keys
+// that meet it, so that the others need not be read.
+var impliedSQL = map[State]string{
+	Active:   `k.revoked_at IS NULL`,
+	Pending:  `k.not_before IS NOT NULL`,
+	Retiring: `k.grace_until IS NOT NULL`,
+	Rotated:  `k.grace_until IS NOT NULL`,
+	Disabled: `k.disabled_at IS NOT NULL`,
+	Expired:  endSQL + ` <= (SELECT clock_timestamp()) AND k.revoked_at IS NULL`,
+	Revoked:  `k.revoked_at IS NOT NULL`,
+}
+
+func (s *Store) keyList(f KeyFilter) (*list[Key], error) {
+	l := &list[Key]{query: query{text: selectKeys + ` WHERE 1 = 1`}, scan: scanKey}
+	l.name, l.order, l.position = orderKeys(f.SenderID != "", f.State == Expired || !f.EndsBefore.IsZero())
 	if f.SenderID != "" {
 		id, err := canonicalSenderID(f.SenderID)
 		if err != nil {
-			return failed[Key](err)
+			return nil, err
 		}
-		q.and(`k.sender_id`, `=`, id)
+		l.and(`k.sender_id`, `=`, id)
+	}
+	if f.State != "" {
+		implied, ok := impliedSQL[f.State]
+		if !ok {
+			return nil, fmt.Errorf("sqlkeys: KeyFilter.State: %w: there is no state %q", ErrInvalid, f.State)
+		}
+		l.text += ` AND ` + implied
+		l.and(stateSQL, `=`, string(f.State))
 	}
 	if !f.EndsBefore.IsZero() {
-		q.and(endSQL, `<`, s.engine.instant(f.EndsBefore))
-		q.text += ` AND ` + worksSQL
+		l.and(endSQL, `<`, s.engine.instant(f.EndsBefore))
+		l.text += ` AND ` + endSQL + ` > (SELECT clock_timestamp()) AND k.revoked_at IS NULL AND ` + worksSQL
 	}
-	q.text += ` ORDER BY k.sender_id, k.created_at, k.id`
-	return stream(ctx, s, q, scanKey)
+	return l, nil
+}
+
+// orderKeys chooses the order of a list of keys.
+func orderKeys(ofOne, byEnd bool) (name string, order []column, position func(Key) ([]string, error)) {
+	switch {
+	case byEnd:
+		return "keys by end", []column{instantColumn(endSQL), textColumn(`k.id`)}, func(k Key) ([]string, error) {
+			end, err := cursorInstant(k.Ends())
+			return []string{end, k.ID}, err
+		}
+	case ofOne:
+		return "keys", []column{instantColumn(`k.created_at`), textColumn(`k.id`)}, func(k Key) ([]string, error) {
+			created, err := cursorInstant(k.CreatedAt)
+			return []string{created, k.ID}, err
+		}
+	}
+	return "keys by sender", []column{senderColumn(`k.sender_id`), instantColumn(`k.created_at`), textColumn(`k.id`)}, func(k Key) ([]string, error) {
+		created, err := cursorInstant(k.CreatedAt)
+		return []string{k.SenderID, created, k.ID}, err
+	}
 }

@@ -71,6 +71,8 @@ func (p *postgres) instant(t time.Time) any {
 	return &t
 }
 
+func (p *postgres) exact(t time.Time) any { return t }
+
 // classify: 23505 is a violated unique constraint, class 57P a server that
 // shuts down, and 0A000 a prepared statement whose columns changed their types.
 func (p *postgres) classify(err error) failure {

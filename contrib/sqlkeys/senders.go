@@ -179,9 +179,53 @@ func (s *Store) Sender(ctx context.Context, id string) (Sender, error) {
 	return x, err
 }
 
-// Senders yields all senders, the oldest first. It holds a connection until the
-// loop ends. It goes on after [ErrUnreadable], which comes with what can be read
-// of a sender, and stops after any other error.
-func (s *Store) Senders(ctx context.Context) iter.Seq2[Sender, error] {
-	return stream(ctx, s, query{text: selectSenders + ` ORDER BY created_at, id`}, scanSender)
+// SenderFilter selects senders. The zero filter selects all of them.
+type SenderFilter struct {
+	_ [0]func()
+
+	State State // Active or Disabled; empty selects both
+}
+
+// Senders yields senders, the oldest first. It reads page by page and holds no
+// connection in between. It goes on after [ErrUnreadable], which comes with what can be
+// read of a sender, and stops after any other error.
+func (s *Store) Senders(ctx context.Context, f SenderFilter) iter.Seq2[Sender, error] {
+	l, err := senderList(f)
+	if err != nil {
+		return failed[Sender](err)
+	}
+	return l.walk(ctx, s)
+}
+
+// SendersPage returns a page of what [Store.Senders] yields. If it returns
+// [ErrUnreadable], the page has what can be read.
+func (s *Store) SendersPage(ctx context.Context, f SenderFilter, p Paging) (Page[Sender], error) {
+	l, err := senderList(f)
+	if err != nil {
+		return Page[Sender]{}, err
+	}
+	return l.page(ctx, s, p)
+}
+
+func senderList(f SenderFilter) (*list[Sender], error) {
+	l := &list[Sender]{
+		query: query{text: selectSenders + ` WHERE 1 = 1`},
+		name:  "senders",
+		order: []column{instantColumn(`created_at`), senderColumn(`id`)},
+		scan:  scanSender,
+		position: func(x Sender) ([]string, error) {
+			created, err := cursorInstant(x.CreatedAt)
+			return []string{created, x.ID}, err
+		},
+	}
+	switch f.State {
+	case "":
+	case Active:
+		l.text += ` AND disabled_at IS NULL`
+	case Disabled:
+		l.text += ` AND disabled_at IS NOT NULL`
+	default:
+		return nil, fmt.Errorf("sqlkeys: SenderFilter.State: %w: %q is neither %s nor %s", ErrInvalid, f.State, Active, Disabled)
+	}
+	return l, nil
 }

@@ -50,7 +50,7 @@ func TestSenderCanBeChangedAndListed(t *testing.T) {
 		require.NoError(t, err)
 
 		var all []sqlkeys.Sender
-		for x, err := range s.Senders(t.Context()) {
+		for x, err := range s.Senders(t.Context(), sqlkeys.SenderFilter{}) {
 			require.NoError(t, err)
 			all = append(all, x)
 		}
@@ -77,7 +77,7 @@ func TestInvalidSenderIsRefused(t *testing.T) {
 		require.ErrorIs(t, s.SetLimits(t.Context(), nobody, nil), sqlkeys.ErrNotFound)
 		_, err = s.Sender(t.Context(), nobody)
 		require.EqualError(t, err, "sqlkeys: sender "+nobody+": not found")
-		for _, err := range s.Senders(t.Context()) {
+		for _, err := range s.Senders(t.Context(), sqlkeys.SenderFilter{}) {
 			require.NoError(t, err)
 			t.Fatal("a sender was created")
 		}
@@ -109,7 +109,7 @@ func TestListGoesOnAfterARowThatCannotBeRead(t *testing.T) {
 		_, err := s.db.Exec(`UPDATE sqlkeys_senders SET limits = '{"a":"many","b":"5/1s"}', metadata = '{"c":null,"d":[],"e":"f"}'`)
 		require.NoError(t, err)
 		n := 0
-		for x, err := range s.Senders(t.Context()) {
+		for x, err := range s.Senders(t.Context(), sqlkeys.SenderFilter{}) {
 			n++
 			require.ErrorIs(t, err, sqlkeys.ErrUnreadable)
 			require.ErrorContains(t, err, `limits: unreadable: "a" is "many", not a limit`)

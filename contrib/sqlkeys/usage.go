@@ -28,27 +28,59 @@ type UsageFilter struct {
 	Until    time.Time // only hours that start before it; zero means no end
 }
 
-// Usage yields what recorders have written, by hour, key and outcome. It holds
-// a connection until the loop ends, and stops after the first error.
+// Usage yields what recorders have written, by hour, key and outcome. It reads page by
+// page and holds no connection in between. It stops after the first error.
 func (s *Store) Usage(ctx context.Context, f UsageFilter) iter.Seq2[Usage, error] {
-	q, err := s.usageOf(`k.sender_id, u.key_id, u.hour, u.outcome, u.requests`, f)
+	l, err := s.usageList(f)
 	if err != nil {
 		return failed[Usage](err)
 	}
-	q.text += ` ORDER BY u.hour, u.key_id, u.outcome`
-	return stream(ctx, s, q, scanUsage)
+	return l.walk(ctx, s)
+}
+
+// UsagePage returns a page of what [Store.Usage] yields.
+func (s *Store) UsagePage(ctx context.Context, f UsageFilter, p Paging) (Page[Usage], error) {
+	l, err := s.usageList(f)
+	if err != nil {
+		return Page[Usage]{}, err
+	}
+	return l.page(ctx, s, p)
+}
+
+func (s *Store) usageList(f UsageFilter) (*list[Usage], error) {
+	q, err := s.usageOf(`k.sender_id, u.key_id, u.hour, u.outcome, u.requests`, f)
+	return &list[Usage]{
+		query: q,
+		name:  "usage",
+		order: []column{instantColumn(`u.hour`), textColumn(`u.key_id`), textColumn(`u.outcome`)},
+		scan:  scanUsage,
+		position: func(u Usage) ([]string, error) {
+			hour, err := cursorInstant(u.Hour)
+			return []string{hour, u.KeyID, string(u.Outcome)}, err
+		},
+	}, err
 }
 
 // UsageByHour yields the sums over all keys that the filter selects, by hour and
-// outcome, without a SenderID and a KeyID. It holds a connection until the loop ends,
-// and stops after the first error.
+// outcome, without a SenderID and a KeyID. It reads page by page and holds no connection
+// in between. It stops after the first error.
 func (s *Store) UsageByHour(ctx context.Context, f UsageFilter) iter.Seq2[Usage, error] {
 	q, err := s.usageOf(`'', '', u.hour, u.outcome, CAST(sum(u.requests) AS bigint)`, f)
 	if err != nil {
 		return failed[Usage](err)
 	}
-	q.text += ` GROUP BY u.hour, u.outcome ORDER BY u.hour, u.outcome`
-	return stream(ctx, s, q, scanUsage)
+	l := &list[Usage]{
+		query: q,
+		group: ` GROUP BY u.hour, u.outcome`,
+		name:  "usage by hour",
+		order: []column{instantColumn(`u.hour`), textColumn(`u.outcome`)},
+		scan:  scanUsage,
+		position: func(u Usage) ([]string, error) {
+			hour, err := cursorInstant(u.Hour)
+			return []string{hour, string(u.Outcome)}, err
+		},
+	}
+	return l.walk(ctx, s)
 }
 
 // usageOf selects columns of the usage.

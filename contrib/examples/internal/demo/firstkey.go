@@ -41,7 +41,7 @@ func firstKey(ctx context.Context, store *sqlkeys.Store, log *slog.Logger, g gre
 		g.introduce(issued.Credentials)
 		return nil
 	}
-	for sender, err := range store.Senders(ctx) {
+	for sender, err := range store.Senders(ctx, sqlkeys.SenderFilter{}) {
 		if err != nil {
 			return fmt.Errorf("-db: %w", err)
 		}

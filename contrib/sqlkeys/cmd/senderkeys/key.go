@@ -135,12 +135,13 @@ func (a *app) keyRevoke() *cobra.Command {
 
 func (a *app) keyList() *cobra.Command {
 	var f sqlkeys.KeyFilter
-	var expiring string
+	var expiring, state string
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "List keys, including revoked ones",
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) (err error) {
+			f.State = sqlkeys.State(state)
 			if f.EndsBefore, err = parseFuture("expiring", expiring); err != nil {
 				return err
 			}
@@ -152,6 +153,17 @@ func (a *app) keyList() *cobra.Command {
 		}),
 	}
 	list.Flags().StringVar(&f.SenderID, "sender", "", "`UUID` of a sender (default all)")
+	stateFlag(list, &state, sqlkeys.Active, sqlkeys.Pending, sqlkeys.Retiring, sqlkeys.Rotated, sqlkeys.Disabled, sqlkeys.Expired, sqlkeys.Revoked)
 	list.Flags().StringVar(&expiring, "expiring", "", "only keys that work now and end within this `TIME`, such as 14d, or before a date or an RFC 3339 time")
 	return list
+}
+
+// stateFlag adds the flag that selects rows in one of the states.
+func stateFlag(list *cobra.Command, state *string, states ...sqlkeys.State) {
+	var names []string
+	for _, s := range states {
+		names = append(names, string(s))
+	}
+	list.Flags().StringVar(state, "state", "", "only those in this `STATE`: "+strings.Join(names, ", "))
+	complete(list, "state", names)
 }

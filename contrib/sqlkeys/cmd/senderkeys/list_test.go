@@ -140,3 +140,28 @@ func TestListsTakeConstantMemory(t *testing.T) {
 		require.Less(t, after.HeapAlloc, before.HeapAlloc+2<<20)
 	}
 }
+
+func TestListsByState(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		s.ok("migrate")
+		one, two := strings.TrimSpace(s.ok("sender", "create")), strings.TrimSpace(s.ok("sender", "create"))
+		works, gone := s.issue(one), s.issue(two)
+		s.ok("key", "revoke", gone, "-yes")
+		s.ok("sender", "disable", two)
+		column := func(args ...string) (cells []string) {
+			t.Helper()
+			for line := range strings.Lines(s.ok(args...)) {
+				cells = append(cells, strings.Fields(line)[0])
+			}
+			return cells
+		}
+		require.Equal(t, []string{"KEY", gone}, column("key", "list", "-state", "revoked"))
+		require.Equal(t, []string{"KEY", works}, column("key", "list", "-state", "active"))
+		require.Equal(t, []string{"KEY"}, column("key", "list", "-state", "revoked", "-sender", one))
+		require.Equal(t, []string{"SENDER", two}, column("sender", "list", "-state", "disabled"))
+		require.Equal(t, []string{"SENDER", one}, column("sender", "list", "-state", "active"))
+		require.Equal(t, result{2, "", "senderkeys: -state: invalid: there is no state \"dead\"\n"}, s.with("", "key", "list", "-state", "dead"))
+		require.Equal(t, result{2, "", "senderkeys: -state: invalid: \"revoked\" is neither active nor disabled\n"}, s.with("", "sender", "list", "-state", "revoked"))
+	})
+}

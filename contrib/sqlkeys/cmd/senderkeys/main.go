@@ -73,6 +73,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 // forPeople names the inputs of the command in an error of the package.
 var forPeople = strings.NewReplacer(
 	"sqlkeys: Config.Prefix", "-prefix",
+	"sqlkeys: KeyFilter.State", "-state",
+	"sqlkeys: SenderFilter.State", "-state",
 	"sqlkeys: Config.Peppers", "SENDERAUTH_PEPPERS",
 	"sqlkeys: ", "",
 )

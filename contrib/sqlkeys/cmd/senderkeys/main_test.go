@@ -65,11 +65,13 @@ func (s shell) getenv(name string) string {
 }
 
 // process returns the command as a process of its own.
-func (s shell) process(args ...string) *exec.Cmd {
+func (s shell) process(args ...string) *exec.Cmd { return process(s.t, s.source, args...) }
+
+func process(t testing.TB, source string, args ...string) *exec.Cmd {
 	self, err := os.Executable()
-	require.NoError(s.t, err)
+	require.NoError(t, err)
 	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), asCommand+"=1", "SENDERAUTH_DB="+s.source)
+	cmd.Env = append(os.Environ(), asCommand+"=1", "SENDERAUTH_DB="+source)
 	return cmd
 }
 

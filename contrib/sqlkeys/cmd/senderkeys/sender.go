@@ -83,12 +83,15 @@ func (a *app) senderLimit() *cobra.Command {
 }
 
 func (a *app) senderList() *cobra.Command {
-	return &cobra.Command{
+	var f sqlkeys.SenderFilter
+	var state string
+	list := &cobra.Command{
 		Use:   "list",
-		Short: "List all senders",
+		Short: "List senders",
 		Args:  cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
-			return printAll(a, s.Senders(ctx), listing[sqlkeys.Sender]{
+			f.State = sqlkeys.State(state)
+			return printAll(a, s.Senders(ctx, f), listing[sqlkeys.Sender]{
 				header: []string{"SENDER", "STATE", "LIMITS", "CREATED"},
 				row: func(x sqlkeys.Sender) []string {
 					return []string{x.ID, senderState(x), limitsText(x.Limits), when(x.CreatedAt)}
@@ -97,4 +100,6 @@ func (a *app) senderList() *cobra.Command {
 			})
 		}),
 	}
+	stateFlag(list, &state, sqlkeys.Active, sqlkeys.Disabled)
+	return list
 }
