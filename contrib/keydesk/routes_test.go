@@ -107,7 +107,7 @@ func TestNoRouteShowsOrChangesTheKeysOfAnotherTenant(t *testing.T) {
 }
 
 func senderCount(t *testing.T, s *site) (n int) {
-	for _, err := range s.Senders(t.Context()) {
+	for _, err := range s.Senders(t.Context(), sqlkeys.SenderFilter{}) {
 		require.NoError(t, err)
 		n++
 	}

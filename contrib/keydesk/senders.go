@@ -25,7 +25,7 @@ type sendersPage struct {
 // listSenders shows all senders, the oldest first.
 func (d *desk) listSenders(v visit) (answer, error) {
 	var p sendersPage
-	for x, err := range d.store.Senders(v.Context()) {
+	for x, err := range d.store.Senders(v.Context(), sqlkeys.SenderFilter{}) {
 		if err != nil && !errors.Is(err, sqlkeys.ErrUnreadable) {
 			return answer{}, err
 		}
