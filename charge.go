@@ -28,7 +28,7 @@ type namedLimit struct {
 	// of its own.
 	quoted string // the name
 	burst  string
-	policy string
+	policy string // "" for an allowance, whose periods differ in length
 }
 
 func newCharger(cfg *Config) *charger {
@@ -38,11 +38,14 @@ func newCharger(cfg *Config) *charger {
 	}
 	c.memory, _ = c.limiter.(*MemoryLimiter)
 	for name, l := range cfg.Limits {
-		quoted := quote(name)
-		c.limits[name] = &namedLimit{
+		n := &namedLimit{
 			name: name, limit: l, dryRun: slices.Contains(cfg.DryRun, name),
-			quoted: quoted, burst: strconv.Itoa(l.EffectiveBurst()), policy: string(l.appendPolicy(nil, quoted)),
+			quoted: quote(name), burst: strconv.Itoa(l.EffectiveBurst()),
 		}
+		if !l.isAllowance() {
+			n.policy = string((&rateItem{of: n, limit: l}).appendPolicy(nil, 0))
+		}
+		c.limits[name] = n
 	}
 	return c
 }

@@ -25,8 +25,8 @@ import (
 type Config struct {
 	_ [0]func()
 
-	// Limits are the token buckets that each sender has, by name. "default" is
-	// required: a guard charges it unless Charging or ChargingBy says otherwise.
+	// Limits are the token buckets and allowances that each sender has, by name.
+	// "default" is required: a guard charges it unless Charging or ChargingBy says otherwise.
 	// Names are printable ASCII, because they are sent to clients.
 	// [Sender.Limits] overrides a limit for one sender.
 	Limits map[string]Limit
@@ -180,8 +180,8 @@ func (cfg *Config) validateLimits(m *mistakes) {
 	if l := cfg.FailedAttempts; l != (Limit{}) {
 		if err := l.Validate(); err != nil {
 			m.add("Config.FailedAttempts: %w", err)
-		} else if l == Unlimited() || l == Blocked() {
-			m.add("Config.FailedAttempts: Unlimited() and Blocked() have no meaning here: leave it zero, or set Requests and Per")
+		} else if l == Unlimited() || l == Blocked() || l.isAllowance() {
+			m.add("Config.FailedAttempts: Unlimited(), Blocked() and a Calendar have no meaning here: leave it zero, or set Requests and Per")
 		}
 	}
 }

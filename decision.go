@@ -48,6 +48,19 @@ func (d *decision) limited(limit string, retry time.Duration) {
 	}
 }
 
+// overAllowance reports that the limit that refused is an allowance, not a bucket.
+func (d *decision) overAllowance() bool {
+	if d.tally.bill == nil {
+		return false // Config.FailedAttempts refused
+	}
+	for _, c := range d.tally.charges() {
+		if c.Name == d.limit {
+			return c.Limit.isAllowance()
+		}
+	}
+	return false
+}
+
 // event is the decision as Config.Observe sees it.
 func (d *decision) event(elapsed time.Duration) Event {
 	e := Event{

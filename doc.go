@@ -35,14 +35,15 @@
 //  9. [Guard.Requiring], if the key lacks a scope: 403 "API key lacks a required
 //     scope".
 //  10. The [Limiter], once, with all limits of the request: 429 "Rate limit exceeded.
-//     Please retry after N seconds."
+//     Please retry after N seconds.", or "Allowance exceeded." and the same.
 //  11. The next handler, with the sender in the context.
 //
 // # The promises
 //
 //   - A request that fails authentication never touches a quota.
 //   - Over any T seconds a bucket admits at most burst + rate x T requests, however
-//     many come at once. A refused request takes nothing.
+//     many come at once. An allowance admits at most so many in each day or month. A
+//     refused request takes nothing.
 //   - An instance that calls [Cache.Forget] refuses a revoked key immediately. Others
 //     refuse it after [CacheConfig.TTL] at the latest, or [CacheConfig.StaleTTL] later
 //     if that is set and the Validator fails.

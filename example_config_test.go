@@ -203,3 +203,30 @@ func ExampleGuard_Wrap_reverseProxy() {
 	// 200 sender 7a1de7b4-3a0e-4d6e-9c2b-1f0e8d7c6b5a, key ""
 	// [private] ["default";q=60;w=60]
 }
+
+// Each sender may send two messages a month, and all messages are charged both limits.
+func ExamplePerMonth() {
+	keys, err := senderauth.Static(acme)
+	must(err)
+	guard, err := senderauth.New(keys, senderauth.Config{
+		Limits: map[string]senderauth.Limit{
+			"default": {Requests: 60, Per: time.Minute, Burst: 3},
+			"month":   senderauth.PerMonth(2, time.UTC),
+		},
+		RateFields: senderauth.RateFieldsX,
+	})
+	must(err)
+	h := guard.Charging("default", "month").Wrap(ok)
+	for range 3 {
+		r := httptest.NewRequest("POST", "/v1/messages", nil)
+		r.Header.Set("x-sender-id", acme.SenderID)
+		r.Header.Set("x-api-key", acme.APIKey)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		fmt.Println(w.Code, w.Header().Get("X-RateLimit-Remaining"), "of", w.Header().Get("X-RateLimit-Limit"))
+	}
+	// Output:
+	// 200 1 of 2
+	// 200 0 of 2
+	// 429 0 of 2
+}

@@ -67,6 +67,6 @@ func TestNoInstantIsHandedToALimiter(t *testing.T) {
 		require.Contains(t, []string{"string", "senderauth.Limit", "int"}, f.Type.String())
 	}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[senderauth.Limit]()) {
-		require.Contains(t, []string{"int", "time.Duration"}, f.Type.String())
+		require.Contains(t, []string{"int", "time.Duration", "senderauth.Calendar"}, f.Type.String())
 	}
 }

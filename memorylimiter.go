@@ -18,7 +18,8 @@ type MemoryLimiterConfig struct {
 	// forgets those whose buckets are full again. It is not a maximum: the limiter
 	// never forgets a bucket that is not full, because that would hand quota back.
 	// A forgotten bucket starts full again. If the sender's limit was raised in
-	// the meantime, it starts with the new burst at once.
+	// the meantime, it starts with the new burst at once. Above the same number of
+	// partly used allowances, the limiter forgets those whose period is over.
 	Buckets int
 }
 
@@ -26,15 +27,20 @@ type MemoryLimiterConfig struct {
 // rate.Limiters of golang.org/x/time/rate. It owns no goroutine, and all its
 // methods are safe for concurrent use.
 //
+// What senders have used of an allowance is lost when the process ends. The wall clock
+// says which period it is.
+//
 // Tokens are float64. By rounding, N requests can mint at most N x Burst x 2^-50
 // tokens. To mint one token takes more than ten trillion requests with a burst of
-// 100, and more than a million with the largest burst.
+// 100, and more than a million with the largest burst. Allowances are whole numbers.
 type MemoryLimiter struct {
 	id     uint32    // no other limiter has it
 	start  time.Time // of its clock, which is monotonic
 	seed   maphash.Seed
 	shards []limiterShard // a power of two
-	mark   int            // a shard with more accounts reclaims
+	mark   int            // a shard with more accounts, or a table with more usages, reclaims
+
+	allowances []allowanceTable // of the shard with the same index
 }
 
 // All of a sender's buckets are in one shard, so that one lock makes several
@@ -103,6 +109,8 @@ func NewMemoryLimiter(cfg MemoryLimiterConfig) *MemoryLimiter {
 		seed:   maphash.MakeSeed(),
 		shards: make([]limiterShard, shards),
 		mark:   max(cfg.Buckets/shards, 1),
+
+		allowances: make([]allowanceTable, shards),
 	}
 	for i := range m.shards {
 		m.shards[i].accounts = make(map[string]*account)
@@ -111,20 +119,22 @@ func NewMemoryLimiter(cfg MemoryLimiterConfig) *MemoryLimiter {
 	return m
 }
 
-// Len returns the number of senders with a bucket.
+// Len returns the number of senders with a bucket, plus the number of allowances that
+// are partly used.
 func (m *MemoryLimiter) Len() int {
 	n := 0
 	for i := range m.shards {
 		q := &m.shards[i]
 		q.mu.Lock()
-		n += len(q.order)
+		n += len(q.order) + len(m.allowances[i].used)
 		q.mu.Unlock()
 	}
 	return n
 }
 
-// Reset fills all buckets of a sender, given its [Sender.ID]. Support staff use it
-// to let in a customer who was locked out by mistake.
+// Reset fills all buckets of a sender, given its [Sender.ID], and grants all its
+// allowances anew. Support staff use it to let in a customer who was locked out by
+// mistake.
 func (m *MemoryLimiter) Reset(senderID string) {
 	q := m.shard(senderID)
 	q.mu.Lock()
@@ -132,6 +142,7 @@ func (m *MemoryLimiter) Reset(senderID string) {
 	if a := q.accounts[senderID]; a != nil {
 		q.forgetLocked(slices.Index(q.order, a))
 	}
+	m.allowances[q.home.shard].reset(senderID)
 }
 
 // Take implements [Limiter]. It does no I/O and returns an error only for a mistake
@@ -160,10 +171,15 @@ func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, h
 	if acct == nil || acct.forgotten.Load() {
 		acct = q.accounts[senderID]
 	}
+	allowances := &m.allowances[q.home.shard]
 	refused := false
 	for i := range charges {
 		c := &charges[i]
-		dst = append(dst, acct.bucket(c.Name).balance(c, now))
+		if c.Limit.isAllowance() {
+			dst = append(dst, allowances.balance(senderID, c, unix))
+		} else {
+			dst = append(dst, acct.bucket(c.Name).balance(c, now))
+		}
 		refused = refused || dst[i].Refused
 	}
 	for i := range charges {
@@ -172,8 +188,15 @@ func (m *MemoryLimiter) take(dst []Balance, senderID string, charges []Charge, h
 		case refused && !dst[i].Refused:
 			look := *c
 			look.Cost = 0
-			dst[i] = acct.bucket(c.Name).balance(&look, now)
-		case !refused && c.Cost > 0 && c.Limit != Unlimited():
+			if c.Limit.isAllowance() {
+				dst[i] = allowances.balance(senderID, &look, unix)
+			} else {
+				dst[i] = acct.bucket(c.Name).balance(&look, now)
+			}
+		case refused || c.Cost == 0 || c.Limit == Unlimited():
+		case c.Limit.isAllowance():
+			allowances.take(senderID, c, unix, m.mark)
+		default:
 			var b *bucket
 			acct, b = q.openLocked(acct, senderID, c)
 			b.AllowN(now, c.Cost)

@@ -15,22 +15,23 @@ type RateFields uint8
 const (
 	// RateFieldsBoth sends both families.
 	RateFieldsBoth RateFields = iota
-	// RateFieldsX sends X-RateLimit-Limit (the burst), X-RateLimit-Remaining
-	// (whole tokens) and X-RateLimit-Reset (Unix seconds when the bucket is
-	// full again). With several limits they describe the tightest one, which has the
-	// fewest whole tokens left.
+	// RateFieldsX sends X-RateLimit-Limit (the burst, or the whole allowance),
+	// X-RateLimit-Remaining (whole tokens) and X-RateLimit-Reset (Unix seconds when
+	// the bucket is full again, or the allowance starts anew). With several limits
+	// they describe the tightest one, which has the fewest whole tokens left.
 	RateFieldsX
 	// RateFieldsDraft sends RateLimit and RateLimit-Policy of
 	// draft-ietf-httpapi-ratelimit-headers-11, with one item for each limit: q is
 	// the burst, w the seconds that refill it, r the whole tokens left, and t the
-	// seconds to the next one. If the draft changes, these fields may change with
-	// it.
+	// seconds to the next one. For an allowance, q is all of it, w the length of the
+	// current period in seconds, and t the seconds until that ends. If the draft
+	// changes, these fields may change with it.
 	RateFieldsDraft
 	// RateFieldsNone sends neither family. A 429 still has Retry-After.
 	RateFieldsNone
 )
 
-// A rateItem is what the fields say about one bucket.
+// A rateItem is what the fields say about one bucket or allowance.
 type rateItem struct {
 	of      *namedLimit
 	limit   Limit // of the sender, if not that of the name
@@ -70,7 +71,7 @@ func (f RateFields) set(h http.Header, items []rateItem, unix int64) {
 	}
 	state := len(b)
 	limit, policy := "", ""
-	if len(items) == 1 && tight.limit == tight.of.limit {
+	if len(items) == 1 && tight.limit == tight.of.limit && tight.of.policy != "" {
 		limit, policy = tight.of.burst, tight.of.policy
 	} else {
 		limit = strconv.Itoa(tight.limit.EffectiveBurst())
@@ -78,7 +79,7 @@ func (f RateFields) set(h http.Header, items []rateItem, unix int64) {
 			if i > 0 {
 				b = append(b, ", "...)
 			}
-			b = items[i].limit.appendPolicy(b, items[i].of.quoted)
+			b = items[i].appendPolicy(b, unix)
 		}
 	}
 	s := string(b)
@@ -125,16 +126,29 @@ func (r *rateItem) appendState(b []byte, comma bool) []byte {
 	return b
 }
 
-// appendPolicy appends the item of RateLimit-Policy.
-func (l Limit) appendPolicy(b []byte, quoted string) []byte {
-	b = append(b, quoted...)
+// appendPolicy appends the item of RateLimit-Policy. unix is the time in nanoseconds;
+// only an allowance needs it, and the balance.
+func (r *rateItem) appendPolicy(b []byte, unix int64) []byte {
+	b = append(b, r.of.quoted...)
 	b = append(b, ";q="...)
-	b = strconv.AppendInt(b, int64(l.EffectiveBurst()), 10)
-	if l != Blocked() {
+	b = strconv.AppendInt(b, int64(r.limit.EffectiveBurst()), 10)
+	switch {
+	case r.limit == Blocked():
+		return b
+	case r.limit.isAllowance():
 		b = append(b, ";w="...)
-		b = strconv.AppendInt(b, l.window(), 10)
+		return strconv.AppendInt(b, seconds(r.period(unix)), 10)
 	}
-	return b
+	b = append(b, ";w="...)
+	return strconv.AppendInt(b, r.limit.window(), 10)
+}
+
+// period returns the length of an allowance's period.
+func (r *rateItem) period(unix int64) time.Duration {
+	// The limiter's clock may be off from this one. No period is shorter than an hour.
+	c, end := r.limit.Calendar.of.Value(), time.Unix(0, unix).Add(r.balance.ResetAfter)
+	n, end := c.at(end.Add(-time.Hour))
+	return end.Sub(c.start(n))
 }
 
 // maxInteger is the largest Integer of RFC 9651 section 3.3.1.
@@ -155,6 +169,9 @@ func (l Limit) window() int64 {
 // nextToken returns how long until one more whole token is there, or 0 if none is
 // to come. The tokens after the next one take a known part of ResetAfter.
 func (r *rateItem) nextToken() time.Duration {
+	if r.limit.isAllowance() {
+		return r.balance.ResetAfter
+	}
 	if r.balance.RetryAfter > 0 {
 		return r.balance.RetryAfter
 	}

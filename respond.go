@@ -76,7 +76,7 @@ func (p *responder) answer(d *decision) answer {
 		return a
 	}
 	if d.outcome == Limited {
-		return limitedAnswer(d.retry)
+		return limitedAnswer(d)
 	}
 	problem := p.problem(d)
 	return problem.compile()
@@ -90,7 +90,7 @@ func (p *responder) problem(d *decision) Problem {
 	problem := Problem{Status: d.outcome.status(), Detail: p.details[d.outcome], Err: d.err}
 	switch problem.Status {
 	case http.StatusTooManyRequests:
-		problem.Detail, problem.RetryAfter = string(appendLimited(nil, d.retry)), d.retry
+		problem.Detail, problem.RetryAfter = string(appendLimited(nil, d)), d.retry
 	case http.StatusServiceUnavailable:
 		problem.RetryAfter = time.Second
 	}
@@ -120,23 +120,27 @@ func (p *responder) setExpiry(h http.Header, s *Sender) {
 }
 
 // appendLimited appends the detail of the documented API, which says "1 seconds".
-func appendLimited(b []byte, retry time.Duration) []byte {
-	b = append(b, "Rate limit exceeded."...)
-	if retry < 0 {
+func appendLimited(b []byte, d *decision) []byte {
+	if d.overAllowance() {
+		b = append(b, "Allowance exceeded."...)
+	} else {
+		b = append(b, "Rate limit exceeded."...)
+	}
+	if d.retry < 0 {
 		return b
 	}
 	b = append(b, " Please retry after "...)
-	return append(strconv.AppendInt(b, seconds(retry), 10), " seconds."...)
+	return append(strconv.AppendInt(b, seconds(d.retry), 10), " seconds."...)
 }
 
 // limitedAnswer is Problem.compile for a 429 without the work of encoding a text
 // that needs none: two allocations instead of nine.
-func limitedAnswer(retry time.Duration) answer {
+func limitedAnswer(d *decision) answer {
 	a := answer{status: http.StatusTooManyRequests}
 	a.body = append(make([]byte, 0, 160), `{"status":429,"title":"Too Many Requests","detail":"`...)
-	a.body = append(appendLimited(a.body, retry), `","type":"about:blank"}`...)
-	if retry >= 0 {
-		a.retryAfter = strconv.FormatInt(seconds(retry), 10)
+	a.body = append(appendLimited(a.body, d), `","type":"about:blank"}`...)
+	if d.retry >= 0 {
+		a.retryAfter = strconv.FormatInt(seconds(d.retry), 10)
 	}
 	return a
 }

@@ -28,6 +28,11 @@ func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderaut
 		return nil, errClosed
 	default:
 	}
+	for i := range charges {
+		if charges[i].Limit.Calendar.Unit() != "" {
+			return nil, fmt.Errorf("redislimit: limit %q: an allowance needs a limiter in memory", charges[i].Name)
+		}
+	}
 	balances := make([]senderauth.Balance, len(charges))
 	if l.leases != nil && ctx.Err() == nil && l.spend(senderID, charges, balances) {
 		return balances, nil
