@@ -300,7 +300,7 @@ func TestPrintedCommandWorks(t *testing.T) {
 			again := start(t, program, pairOf(id, key), "-db", db)
 			require.Equal(t, 200, again.do(t, request{"GET /v1/contacts", as(id, key), ""}).StatusCode)
 			again.stop(t)
-			require.Empty(t, again.stdout.String(), "a key that the store already has is not shown")
+			require.Empty(t, again.output(), "a key that the store already has is not shown")
 		})
 	}
 }

@@ -21,6 +21,7 @@ require (
 	github.com/senderauth/senderauth/contrib/echosender v0.0.0
 	github.com/senderauth/senderauth/contrib/ginsender v0.0.0
 	github.com/senderauth/senderauth/contrib/internal/testservers v0.0.0
+	github.com/senderauth/senderauth/contrib/keydesk v0.0.0
 	github.com/senderauth/senderauth/contrib/otelsender v0.0.0
 	github.com/senderauth/senderauth/contrib/redislimit v0.0.0
 	github.com/senderauth/senderauth/contrib/sqlkeys v0.0.0
@@ -113,6 +114,7 @@ replace (
 	github.com/senderauth/senderauth/contrib/echosender => ../echosender
 	github.com/senderauth/senderauth/contrib/ginsender => ../ginsender
 	github.com/senderauth/senderauth/contrib/internal/testservers => ../internal/testservers
+	github.com/senderauth/senderauth/contrib/keydesk => ../keydesk
 	github.com/senderauth/senderauth/contrib/otelsender => ../otelsender
 	github.com/senderauth/senderauth/contrib/redislimit => ../redislimit
 	github.com/senderauth/senderauth/contrib/sqlkeys => ../sqlkeys

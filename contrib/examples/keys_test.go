@@ -97,7 +97,7 @@ func TestKeysSurviveARestart(t *testing.T) {
 				if !strings.Contains(db, "://") {
 					shown = "'" + db + "'"
 				}
-				require.Equal(t, "Another key: go -C contrib run ./sqlkeys/cmd/senderkeys key issue -sender "+id+" -db "+shown+"\n", p.stdout.String(), program)
+				require.Equal(t, "Another key: go -C contrib run ./sqlkeys/cmd/senderkeys key issue -sender "+id+" -db "+shown+"\n", p.output(), program)
 			}
 		}
 
@@ -265,7 +265,7 @@ func TestProgramsThatStartAtOnceShareOneFirstKey(t *testing.T) {
 			_, key, _ := strings.Cut(pair[1], "=")
 			require.Equal(t, 200, p.do(t, request{contactsTarget, as(sender, key), ""}).StatusCode)
 			p.stop(t)
-			require.Empty(t, p.stdout.String())
+			require.Empty(t, p.output())
 		}
 		store, _ := openStore(t, db)
 		require.Len(t, all(t, store.Senders(t.Context(), sqlkeys.SenderFilter{})), 2)

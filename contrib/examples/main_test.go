@@ -184,8 +184,13 @@ func (p *process) introduction() string {
 	for !p.ended && !lastLine.Match(p.stdout.Bytes()) {
 		p.more.Wait()
 	}
-	return p.stdout.String()
+	return p.output()
 }
+
+// output returns what the program has printed, without the link to its keys page.
+func (p *process) output() string { return invitation.ReplaceAllString(p.stdout.String(), "") }
+
+var invitation = regexp.MustCompile(`^Manage keys in a browser on this machine \(the link works once\): (\S+)\n\n`)
 
 var lastLine = regexp.MustCompile(`(?m)^(curl|Another key:) .*\n`)
 

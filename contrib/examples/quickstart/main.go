@@ -8,7 +8,7 @@ import (
 	"github.com/senderauth/senderauth/contrib/examples/internal/demo"
 )
 
-func main() { demo.Main("quickstart", routes) }
+func main() { demo.MainWithKeysPage("quickstart", routes) }
 
 // A route is a handler with the names of the limits to charge for it.
 type route struct {

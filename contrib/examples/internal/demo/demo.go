@@ -23,9 +23,25 @@ import (
 // Main runs the program called name. routes returns the handler of the API, all of it
 // behind guard. Each of observers gets every decision.
 func Main(name string, routes func(guard *senderauth.Guard) http.Handler, observers ...func(context.Context, senderauth.Event)) {
-	if err := run(name, routes, observers); err != nil {
+	program{name: name, routes: routes, observers: observers}.main()
+}
+
+// MainWithKeysPage is Main with a page where people manage the keys in a browser.
+func MainWithKeysPage(name string, routes func(guard *senderauth.Guard) http.Handler) {
+	program{name: name, routes: routes, page: true}.main()
+}
+
+type program struct {
+	name      string
+	routes    func(*senderauth.Guard) http.Handler
+	observers []func(context.Context, senderauth.Event)
+	page      bool // whether there is a keys page
+}
+
+func (p program) main() {
+	if err := p.run(); err != nil {
 		oneLine := strings.NewReplacer("\n\t", " ", "\n", "; ")
-		fmt.Fprintf(os.Stderr, "%s: %s\n", name, oneLine.Replace(err.Error()))
+		fmt.Fprintf(os.Stderr, "%s: %s\n", p.name, oneLine.Replace(err.Error()))
 		os.Exit(1)
 	}
 }
@@ -71,8 +87,14 @@ func parseFlags(name string) (settings, error) {
 	return set, nil
 }
 
-func run(name string, routes func(*senderauth.Guard) http.Handler, observers []func(context.Context, senderauth.Event)) (err error) {
-	set, err := parseFlags(name)
+var limits = map[string]senderauth.Limit{
+	"default":   {Requests: 200, Per: time.Minute, Burst: 50},
+	"sensitive": {Requests: 10, Per: time.Minute, Burst: 5},
+	"messages":  senderauth.PerMinute(60),
+}
+
+func (p program) run() (err error) {
+	set, err := parseFlags(p.name)
 	if err != nil {
 		return err
 	}
@@ -104,28 +126,37 @@ func run(name string, routes func(*senderauth.Guard) http.Handler, observers []f
 	defer func() { err = errors.Join(err, keys.close()) }()
 
 	guard, err := senderauth.New(keys.cache, senderauth.Config{
-		Limits: map[string]senderauth.Limit{
-			"default":   {Requests: 200, Per: time.Minute, Burst: 50},
-			"sensitive": {Requests: 10, Per: time.Minute, Burst: 5},
-			"messages":  senderauth.PerMinute(60),
-		},
+		Limits:   limits,
 		Limiter:  limiter,
 		StripKey: true,
-		Observe:  senderauth.Observers(append(observers, keys.uses.Observe, telemetry.Observe, senderauth.LogEvents(log, nil))...),
+		Observe:  senderauth.Observers(append(p.observers, keys.uses.Observe, telemetry.Observe, senderauth.LogEvents(log, nil))...),
 	})
 	if err != nil {
 		return err
 	}
-	if err := firstKey(ctx, keys.store, log, greeting{os.Stdout, listener.Addr(), set.db}); err != nil {
+	api := p.routes(guard)
+	hello := greeting{Writer: os.Stdout, addr: listener.Addr(), db: set.db}
+	if p.page {
+		page, err := newKeysPage(keys.store, limiter, log, api)
+		if err != nil {
+			return err
+		}
+		api, hello.link = page, page.link
+	}
+	if err := firstKey(ctx, keys.store, log, hello); err != nil {
 		return err
 	}
-	return serve(listener, &http.Server{
-		Handler:           open("/healthz", healthz, routes(guard)),
+	return serve(listener, newServer(open("/healthz", healthz, api), handler), log)
+}
+
+func newServer(h http.Handler, log slog.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      15 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(handler, slog.LevelError),
-	}, log)
+		ErrorLog:          slog.NewLogLogger(log, slog.LevelError),
+	}
 }

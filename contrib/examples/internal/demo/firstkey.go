@@ -31,13 +31,15 @@ func firstKey(ctx context.Context, store *sqlkeys.Store, log *slog.Logger, g gre
 		if key.State != sqlkeys.Active && key.State != sqlkeys.Retiring {
 			log.Warn("the key of "+keyVar+" is refused", "key_id", key.ID, "state", string(key.State))
 		}
+		g.invite()
 		return nil
 	}
 	issued, first, err := store.IssueFirst(ctx)
-	switch {
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("-db: the first key: %w", err)
-	case first:
+	}
+	g.invite()
+	if first {
 		g.introduce(issued.Credentials)
 		return nil
 	}
@@ -82,17 +84,24 @@ type greeting struct {
 	io.Writer
 	addr net.Addr
 	db   string
+	link string // opens the keys page; empty if there is none
 }
 
 // introduce prints a new pair, as lines for an .env file and as a command to try. The
 // key is never shown again.
 func (g greeting) introduce(c senderauth.Credentials) {
+	fmt.Fprintf(g, "SENT_SENDER_ID=%s\nSENT_API_KEY=%s\n\n", c.SenderID, c.APIKey)
+	fmt.Fprintf(g, "curl -i 'http://%s/v1/contacts' -H 'x-sender-id: %s' -H 'x-api-key: %s'\n", g.host(), c.SenderID, c.APIKey)
+}
+
+// host returns the host and port of the program, as other programs on this machine
+// write them.
+func (g greeting) host() string {
 	host, port, _ := net.SplitHostPort(g.addr.String())
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	fmt.Fprintf(g, "SENT_SENDER_ID=%s\nSENT_API_KEY=%s\n\n", c.SenderID, c.APIKey)
-	fmt.Fprintf(g, "curl -i 'http://%s/v1/contacts' -H 'x-sender-id: %s' -H 'x-api-key: %s'\n", net.JoinHostPort(host, port), c.SenderID, c.APIKey)
+	return net.JoinHostPort(host, port)
 }
 
 // welcome prints how to get another key if the store already has one.
