@@ -128,8 +128,8 @@ func (n *NewKey) validate() error {
 	if !n.ExpiresAt.IsZero() && !n.ExpiresAt.After(n.NotBefore) {
 		report("it would expire at %s, before it works", n.ExpiresAt.Format(time.RFC3339))
 	}
-	if len(n.Name) > 200 {
-		report("the name has %d bytes, more than 200", len(n.Name))
+	if len(n.Name) > maxName {
+		report("the name has %d bytes, more than %d", len(n.Name), maxName)
 	}
 	if !isText(n.Name) {
 		report("the name is not UTF-8 text")

@@ -14,6 +14,7 @@ import (
 // A Sender is a tenant, which owns keys.
 type Sender struct {
 	ID         string                      // a UUID in lower case
+	Name       string                      // for people
 	Limits     map[string]senderauth.Limit // its plan: see Limits of [senderauth.Sender]
 	Metadata   map[string]string           // for the application
 	CreatedAt  time.Time
@@ -25,6 +26,7 @@ type NewSender struct {
 	_ [0]func()
 
 	ID       string // empty means a random one
+	Name     string // at most 200 bytes
 	Limits   map[string]senderauth.Limit
 	Metadata map[string]string // at most 16 KiB as JSON; every lookup reads it
 }
@@ -36,7 +38,7 @@ func (s *Store) CreateSender(ctx context.Context, n NewSender) (Sender, error) {
 	if n.ID == "" {
 		id, err = newUUID()
 	}
-	if err := errors.Join(err, invalid(checkLimits(n.Limits)), invalid(checkMetadata(n.Metadata))); err != nil {
+	if err := errors.Join(err, invalid(checkName(&n.Name)), invalid(checkLimits(n.Limits)), invalid(checkMetadata(n.Metadata))); err != nil {
 		return Sender{}, err
 	}
 	n.ID = id
@@ -60,15 +62,15 @@ func (t *tx) createSender(n NewSender) (Sender, error) {
 	if err != nil {
 		return Sender{}, err
 	}
-	err = t.exec(`INSERT INTO sqlkeys_senders (id, limits, metadata, created_at) VALUES ($1, $2, $3, $4)`,
-		n.ID, encodeMap(formatLimits(n.Limits)), encodeMap(n.Metadata), t.instant(now))
+	err = t.exec(`INSERT INTO sqlkeys_senders (id, name, limits, metadata, created_at) VALUES ($1, $2, $3, $4, $5)`,
+		n.ID, n.Name, encodeMap(formatLimits(n.Limits)), encodeMap(n.Metadata), t.instant(now))
 	if t.isDuplicate(err) {
 		return Sender{}, fmt.Errorf("sqlkeys: sender %s: %w", n.ID, ErrDuplicate)
 	}
 	if err != nil {
 		return Sender{}, fmt.Errorf("sqlkeys: create sender: %w", err)
 	}
-	created := Sender{ID: n.ID, Limits: n.Limits, Metadata: n.Metadata, CreatedAt: now}
+	created := Sender{ID: n.ID, Name: n.Name, Limits: n.Limits, Metadata: n.Metadata, CreatedAt: now}
 	return created, t.record(AuditEntry{Action: "sender.create", SenderID: n.ID, Detail: limitDetail(n.Limits)})
 }
 
@@ -146,12 +148,12 @@ func (s *Store) changeSender(ctx context.Context, id string, f func(t *tx, now t
 	})
 }
 
-const selectSenders = `SELECT id, limits, metadata, created_at, disabled_at FROM sqlkeys_senders`
+const selectSenders = `SELECT id, name, limits, metadata, created_at, disabled_at FROM sqlkeys_senders`
 
 func scanSender(row scanner) (Sender, error) {
 	var x Sender
 	var limits, metadata string
-	err := row.Scan(&x.ID, &limits, &metadata, scannedTime{&x.CreatedAt}, scannedTime{&x.DisabledAt})
+	err := row.Scan(&x.ID, &x.Name, &limits, &metadata, scannedTime{&x.CreatedAt}, scannedTime{&x.DisabledAt})
 	if err != nil {
 		return Sender{}, fmt.Errorf("sqlkeys: read a sender: %w", err)
 	}

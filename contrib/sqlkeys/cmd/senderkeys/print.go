@@ -91,13 +91,14 @@ func senderJSON(s sqlkeys.Sender, unreadable error) any {
 	}
 	return struct {
 		SenderID   string            `json:"sender_id"`
+		Name       string            `json:"name"`
 		State      string            `json:"state"`
 		Limits     map[string]string `json:"limits"`
 		CreatedAt  *time.Time        `json:"created_at"`
 		DisabledAt *time.Time        `json:"disabled_at,omitempty"`
 		Metadata   map[string]string `json:"metadata,omitempty"`
 		Unreadable string            `json:"unreadable,omitempty"`
-	}{s.ID, senderState(s), limits, instant(s.CreatedAt), instant(s.DisabledAt), s.Metadata, unreadableText(unreadable)}
+	}{s.ID, s.Name, senderState(s), limits, instant(s.CreatedAt), instant(s.DisabledAt), s.Metadata, unreadableText(unreadable)}
 }
 
 func usageJSON(u sqlkeys.Usage, _ error) any {
@@ -147,7 +148,7 @@ func (a *app) printSender(x sqlkeys.Sender, unreadable error) error {
 		return a.printJSON(senderJSON(x, unreadable))
 	}
 	return a.printFields([][2]string{
-		{"sender", x.ID}, {"state", senderState(x)}, {"limits", limitsText(x.Limits)}, {"created", when(x.CreatedAt)},
+		{"sender", x.ID}, {"name", x.Name}, {"state", senderState(x)}, {"limits", limitsText(x.Limits)}, {"created", when(x.CreatedAt)},
 		{"disabled", when(x.DisabledAt)}, {"metadata", pairsText(x.Metadata)},
 	})
 }
@@ -184,6 +185,13 @@ func when(t time.Time) string {
 		return "-"
 	}
 	return t.UTC().Format("2006-01-02T15:04:05Z")
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }
 
 func limitsText(limits map[string]senderauth.Limit) string {

@@ -137,10 +137,11 @@ func operate(s shell, tried map[string]bool) error {
 	key := ""
 	for _, line := range []string{
 		"sender create -id SENDER", "sender limit SENDER -limit default=9/1m", "sender disable SENDER", "sender enable SENDER",
-		"sender show SENDER", "sender list",
+		"sender edit SENDER -name Acme", "sender show SENDER", "sender list",
 		"key issue -sender SENDER -json", "key list", "key list -sender SENDER -expiring 14d", "key show KEYID", "key disable KEYID",
-		"key enable KEYID", "key rotate KEYID", "key revoke KEYID -yes",
+		"key enable KEYID", "key edit KEYID -name web", "key rotate KEYID", "key revoke KEYID -yes",
 		"usage", "usage -sender SENDER", "usage -key KEYID", "audit", "audit -sender SENDER", "audit -key KEYID",
+		"sender delete SENDER -yes",
 	} {
 		out, err := s.try(strings.Fields(strings.NewReplacer("SENDER", sender, "KEYID", key).Replace(line))...)
 		if err != nil {

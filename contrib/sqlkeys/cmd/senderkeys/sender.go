@@ -13,8 +13,8 @@ import (
 const limitUsage = "`NAME=LIMIT`, where LIMIT is REQUESTS/PER[:BURST], unlimited or blocked; may be repeated"
 
 func (a *app) sender() *cobra.Command {
-	sender := group("sender", "Create, limit, disable, enable, list and show senders")
-	sender.AddCommand(a.senderCreate(), a.senderLimit(), a.senderList(),
+	sender := group("sender", "Create, edit, limit, disable, enable, list, show and delete senders")
+	sender.AddCommand(a.senderCreate(), a.senderEdit(), a.senderLimit(), a.senderList(), a.senderDelete(),
 		a.one("show SENDER", "Show a sender", a.showSender),
 		a.changeSender("disable SENDER", "Refuse every request of a sender", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.DisableSender(ctx, id)
@@ -64,6 +64,7 @@ func (a *app) senderCreate() *cobra.Command {
 		}),
 	}
 	create.Flags().StringVar(&n.ID, "id", "", "`UUID` of the sender (default a random one)")
+	create.Flags().StringVar(&n.Name, "name", "", "name of the sender, for people")
 	create.Flags().StringArrayVar(&limits, "limit", nil, limitUsage)
 	create.Flags().StringArrayVar(&metadata, "meta", nil, "`NAME=VALUE` to keep with the sender; may be repeated")
 	return create
@@ -92,9 +93,9 @@ func (a *app) senderList() *cobra.Command {
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
 			f.State = sqlkeys.State(state)
 			return printAll(a, s.Senders(ctx, f), listing[sqlkeys.Sender]{
-				header: []string{"SENDER", "STATE", "LIMITS", "CREATED"},
+				header: []string{"SENDER", "STATE", "LIMITS", "CREATED", "NAME"},
 				row: func(x sqlkeys.Sender) []string {
-					return []string{x.ID, senderState(x), limitsText(x.Limits), when(x.CreatedAt)}
+					return []string{x.ID, senderState(x), limitsText(x.Limits), when(x.CreatedAt), orDash(x.Name)}
 				},
 				json: senderJSON,
 			})

@@ -1,0 +1,3 @@
+-- +goose Up
+-- What people call the sender.
+ALTER TABLE sqlkeys_senders ADD COLUMN name text NOT NULL DEFAULT '';
