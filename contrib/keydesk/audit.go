@@ -1,7 +1,6 @@
 package keydesk
 
 import (
-	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -9,13 +8,10 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-// maxEntries is how many entries of the audit a page shows.
-const maxEntries = 200
-
 type auditPage struct {
 	scope
 	Entries []auditRow
-	More    bool
+	older
 }
 
 type auditRow struct {
@@ -24,23 +20,21 @@ type auditRow struct {
 	Detail string
 }
 
-// showAudit shows the last changes, the newest first.
+// showAudit shows changes, the newest first.
 func (d *desk) showAudit(v visit) (answer, error) {
 	about, err := d.scope(v)
 	if err != nil {
 		return answer{}, err
 	}
 	p := auditPage{scope: about}
-	for e, err := range d.store.Audit(v.Context(), sqlkeys.AuditFilter{SenderID: about.Sender, KeyID: about.Key}) {
-		if err != nil && !errors.Is(err, sqlkeys.ErrUnreadable) {
-			return answer{}, err
-		}
-		if len(p.Entries) == maxEntries {
-			p.Entries, p.More = p.Entries[1:], true
-		}
+	page, err := d.store.AuditPage(v.Context(), sqlkeys.AuditFilter{SenderID: about.Sender, KeyID: about.Key}, paging(v))
+	if err := pagingError(err); err != nil {
+		return answer{}, err
+	}
+	p.older = olderThan(v, page.Next)
+	for _, e := range page.Items {
 		p.Entries = append(p.Entries, auditRow{e, actions[e.Action], detailOf(e)})
 	}
-	slices.Reverse(p.Entries)
 	return answer{template: "audit.html", title: "Audit trail", tab: "audit", sender: about.Sender, body: p}, nil
 }
 

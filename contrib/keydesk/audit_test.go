@@ -2,6 +2,8 @@ package keydesk_test
 
 import (
 	"fmt"
+	"html"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -29,7 +31,8 @@ func TestAuditShowsWhoChangedWhat(t *testing.T) {
 	require.Equal(t, 2, strings.Count(s.get(t, operator, "/audit?sender="+senderB).body, `scope="row"`))
 }
 
-func TestAuditShowsTheLastEntries(t *testing.T) {
+// Each list is read page by page, by links alone.
+func TestLongListsHavePages(t *testing.T) {
 	s := newSite(t, keydesk.Config{})
 	keys := make([]sqlkeys.NewKey, 250)
 	for i := range keys {
@@ -37,8 +40,37 @@ func TestAuditShowsTheLastEntries(t *testing.T) {
 	}
 	_, err := s.IssueAll(t.Context(), keys)
 	require.NoError(t, err)
-	page := s.get(t, senderA, "/audit")
-	page.want(t, 200, "The last 200 changes are shown.", keys[249].ID, keys[50].ID)
-	require.Equal(t, 200, strings.Count(page.body, `scope="row"`))
-	require.NotContains(t, page.body, keys[49].ID)
+	for range 120 {
+		_, err := s.CreateSender(t.Context(), sqlkeys.NewSender{})
+		require.NoError(t, err)
+	}
+	for _, c := range []struct {
+		as, path string
+		rows     int
+	}{
+		{senderA, "/", 250}, {operator, "/", 250}, {operator, "/?sender=" + senderA, 250},
+		{senderA, "/audit", 251}, {senderA, "/audit?key=" + keys[0].ID, 1}, {operator, "/audit?sender=" + senderA, 251},
+		{operator, "/senders", 122},
+	} {
+		seen := make(map[string]bool)
+		base, _, _ := strings.Cut(c.path, "?")
+		for path := c.path; path != ""; {
+			page := s.get(t, c.as, path)
+			page.want(t, 200)
+			rows := regexp.MustCompile(`<tr role="row"><th role="rowheader".*</tr>`).FindAllString(page.body, -1)
+			require.LessOrEqual(t, len(rows), 100)
+			for _, row := range rows {
+				seen[row] = true
+			}
+			require.Equal(t, path != c.path, strings.Contains(page.body, "The newest"))
+			path = ""
+			if m := regexp.MustCompile(`href="(\?[^"]+)" rel="next"`).FindStringSubmatch(page.body); m != nil {
+				path = base + html.UnescapeString(m[1])
+			}
+		}
+		require.Len(t, seen, c.rows, "%s %s", c.as, c.path)
+	}
+	for _, path := range []string{"/", "/audit", "/senders"} {
+		s.get(t, operator, path+"?after=nonsense").want(t, 404, "There is no such page of the list.")
+	}
 }

@@ -1,14 +1,10 @@
 package keydesk
 
 import (
-	"errors"
 	"time"
 
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
-
-// maxListed is how many keys a page shows.
-const maxListed = 1000
 
 // rotateAfter is the age at which a key in use is marked.
 const rotateAfter = 90 * 24 * time.Hour
@@ -20,10 +16,10 @@ type keysPage struct {
 	Sender  string // whose keys these are; empty means everybody's
 	Current []keyRow
 	Ended   []keyRow
-	More    bool // there are keys that the page leaves out
+	older
 }
 
-// listKeys shows the keys of a sender. An operator without ?sender= gets those of all
+// listKeys shows the keys of a sender, the newest first. An operator without ?sender= gets those of all
 // senders.
 func (d *desk) listKeys(v visit) (answer, error) {
 	about, err := d.scope(v)
@@ -32,15 +28,12 @@ func (d *desk) listKeys(v visit) (answer, error) {
 	}
 	p := keysPage{Sender: about.Sender}
 	now := time.Now()
-	n := 0
-	for k, err := range d.store.Keys(v.Context(), sqlkeys.KeyFilter{SenderID: p.Sender}) {
-		if err != nil && !errors.Is(err, sqlkeys.ErrUnreadable) {
-			return answer{}, err
-		}
-		if n++; n > maxListed {
-			p.More = true
-			break
-		}
+	page, err := d.store.KeysPage(v.Context(), sqlkeys.KeyFilter{SenderID: about.Sender}, paging(v))
+	if err := pagingError(err); err != nil {
+		return answer{}, err
+	}
+	p.older = olderThan(v, page.Next)
+	for _, k := range page.Items {
 		if row := newKeyRow(k, now); hasEnded(k.State) {
 			p.Ended = append(p.Ended, row)
 		} else {

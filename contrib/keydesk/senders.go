@@ -19,23 +19,16 @@ import (
 
 type sendersPage struct {
 	Senders []sqlkeys.Sender
-	More    bool
+	older
 }
 
-// listSenders shows all senders, the oldest first.
+// listSenders shows senders, the newest first.
 func (d *desk) listSenders(v visit) (answer, error) {
-	var p sendersPage
-	for x, err := range d.store.Senders(v.Context(), sqlkeys.SenderFilter{}) {
-		if err != nil && !errors.Is(err, sqlkeys.ErrUnreadable) {
-			return answer{}, err
-		}
-		if len(p.Senders) == maxListed {
-			p.More = true
-			break
-		}
-		p.Senders = append(p.Senders, x)
+	page, err := d.store.SendersPage(v.Context(), sqlkeys.SenderFilter{}, paging(v))
+	if err := pagingError(err); err != nil {
+		return answer{}, err
 	}
-	return answer{template: "senders.html", title: "Senders", tab: "senders", body: p}, nil
+	return answer{template: "senders.html", title: "Senders", tab: "senders", body: sendersPage{page.Items, olderThan(v, page.Next)}}, nil
 }
 
 type senderPage struct {
