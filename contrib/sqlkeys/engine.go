@@ -37,8 +37,8 @@ type engine interface {
 	// lockStore makes every other transaction that calls it wait until the
 	// one of q ends.
 	lockStore(ctx context.Context, q querier) error
-	// prepareLookup prepares a translated query.
-	prepareLookup(ctx context.Context, query string) (lookup, error)
+	// prepareLookup prepares a translated query with this number of digests.
+	prepareLookup(ctx context.Context, query string, digests int) (lookup, error)
 	// follow reports changes to f until ctx ends or the connection fails.
 	follow(ctx context.Context, f feed) error
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -117,23 +118,19 @@ func (p *postgres) lockStore(ctx context.Context, q querier) error {
 	return err
 }
 
-// prepareLookup prepares the query only to check it. pgx itself prepares
-// queries that it runs often, and prepares them again after a column changed
-// its type. A statement of ours would fail from then on.
-func (p *postgres) prepareLookup(ctx context.Context, query string) (lookup, error) {
-	stmt, err := p.db.PrepareContext(ctx, query)
-	if err != nil {
+// prepareLookup only runs the query once, to check it. pgx itself prepares queries that it
+// runs often, and prepares them again after a column changed its type. A statement of ours
+// would fail from then on, and through PgBouncer in transaction mode it would be left on
+// a connection that others use.
+func (p *postgres) prepareLookup(ctx context.Context, query string, digests int) (lookup, error) {
+	row := func(ctx context.Context, digests ...any) *sql.Row {
+		return p.db.QueryRowContext(ctx, query, digests...)
+	}
+	none := slices.Repeat([]any{[]byte{}}, digests) // no key has an empty digest
+	if err := row(ctx, none...).Scan(); !errors.Is(err, sql.ErrNoRows) {
 		return lookup{}, err
 	}
-	if err := stmt.Close(); err != nil {
-		return lookup{}, err
-	}
-	return lookup{
-		row: func(ctx context.Context, digests ...any) *sql.Row {
-			return p.db.QueryRowContext(ctx, query, digests...)
-		},
-		close: func() error { return nil },
-	}, nil
+	return lookup{row: row, close: func() error { return nil }}, nil
 }
 
 func (p *postgres) newMigrations() (*goose.Provider, error) {

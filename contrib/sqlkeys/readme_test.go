@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -79,4 +80,25 @@ func TestReadmeSnippetWorks(t *testing.T) {
 		return nil
 	}))
 	require.Len(t, usageOf(t, s, sqlkeys.UsageFilter{KeyID: k.Key.ID}), 1, "the recorder was closed")
+}
+
+// The README names tests that exist.
+func TestReadmeNamesTests(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	files, err := filepath.Glob("*_test.go")
+	require.NoError(t, err)
+	commands, err := filepath.Glob("cmd/senderkeys/*_test.go")
+	require.NoError(t, err)
+	var code strings.Builder
+	for _, file := range append(files, commands...) {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		code.Write(text)
+	}
+	names := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(string(readme), -1)
+	require.NotEmpty(t, names)
+	for _, name := range names {
+		require.True(t, strings.Contains(code.String(), "\nfunc "+name[1]+"(t *testing.T) {\n"), name[1])
+	}
 }

@@ -167,7 +167,7 @@ func rollback(c *sql.Conn) {
 // lockStore has nothing to do, because every transaction locks the file.
 func (l *sqlite) lockStore(context.Context, querier) error { return nil }
 
-func (l *sqlite) prepareLookup(ctx context.Context, query string) (lookup, error) {
+func (l *sqlite) prepareLookup(ctx context.Context, query string, _ int) (lookup, error) {
 	stmt, err := l.db.PrepareContext(ctx, query)
 	if err != nil {
 		return lookup{}, err

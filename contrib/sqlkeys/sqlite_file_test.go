@@ -67,6 +67,37 @@ func TestFileWithAForeignLogIsNotRead(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// The write-ahead log of a file behind a symbolic link is beside the file, and not beside
+// the link.
+func TestForeignLogBehindASymlinkIsNoticed(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "data", "real.db")
+	require.NoError(t, os.Mkdir(filepath.Dir(file), 0o700))
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	link := filepath.Join(dir, "keys.db")
+	require.NoError(t, os.Symlink(filepath.Join("data", "real.db"), link))
+	s := open(t, link, sqlkeys.Config{})
+	k := s.issue(t, sqlkeys.NewKey{})
+	require.FileExists(t, file+"-wal")
+	require.NoFileExists(t, link+"-wal")
+
+	behind := fixture{s.Store, s.db, file}
+	behind.replace(t, behind.backup(t), false)
+	require.ErrorContains(t, validate(t, s, k.Credentials), "sqlkeys: the SQLite file was replaced, but not its write-ahead log")
+	require.NoError(t, os.Remove(file+"-wal"))
+	require.NoError(t, os.Remove(file+"-shm"))
+	require.NoError(t, validate(t, s, k.Credentials))
+
+	// The link may change, too. The other file has a log of its own.
+	other := filepath.Join(dir, "other.db")
+	_, err := s.db.Exec(`VACUUM INTO ?`, other)
+	require.NoError(t, err)
+	require.NoError(t, s.Revoke(t.Context(), k.Key.ID))
+	require.NoError(t, os.Symlink(other, link+".new"))
+	require.NoError(t, os.Rename(link+".new", link))
+	require.Equal(t, sqlkeys.Active, keysOf(t, s, k.Key.SenderID)[0].State)
+}
+
 // A file that was removed is missed, and not replaced by an empty one.
 func TestRemovedFileIsMissed(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "keys.db"), sqlkeys.Config{})

@@ -111,7 +111,7 @@ func Open(ctx context.Context, db *sql.DB, cfg Config) (*Store, error) {
 	if s.revoked, err = lru.New[string, struct{}](rememberedRevocations); err != nil {
 		return nil, err
 	}
-	if s.lookup, err = e.prepareLookup(ctx, e.translate(lookupQuery(len(s.peppers)))); err != nil {
+	if s.lookup, err = e.prepareLookup(ctx, e.translate(lookupQuery(len(s.peppers))), len(s.peppers)); err != nil {
 		return nil, fmt.Errorf("sqlkeys: prepare the lookup: %w", err)
 	}
 	return s, nil
