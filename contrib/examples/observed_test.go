@@ -2,8 +2,10 @@ package examples_test
 
 import (
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -32,4 +34,25 @@ func TestObservedExportsTracesAndMetrics(t *testing.T) {
 	}
 	require.True(t, lookup, "a span of the lookup")
 	require.True(t, outcome, "the outcome on the span of the request")
+}
+
+func TestObservedCountsTheKeysThatExpire(t *testing.T) {
+	id, key := newPair()
+	db := filepath.Join(t.TempDir(), "keys.db")
+	senderkeys(t, db, nil, "migrate")
+	senderkeys(t, db, nil, "sender", "create", "-id", id)
+	senderkeys(t, db, nil, "key", "issue", "-sender", id, "-expires", "6d")
+	p := start(t, "observed", pairOf(id, key), "-db", db)
+	require.Eventually(t, func() bool {
+		body, err := io.ReadAll(p.do(t, request{target: "GET /metrics"}).Body)
+		require.NoError(t, err)
+		expiring := map[string]bool{}
+		for line := range strings.Lines(string(body)) {
+			if strings.HasPrefix(line, "senderauth_keys_expiring{") {
+				expiring[strings.TrimSpace(line)] = true
+			}
+		}
+		return len(expiring) == 3 && expiring[`senderauth_keys_expiring{days="1"} 0`] &&
+			expiring[`senderauth_keys_expiring{days="7"} 1`] && expiring[`senderauth_keys_expiring{days="30"} 1`]
+	}, patience, 10*time.Millisecond)
 }

@@ -18,11 +18,11 @@ type Recorder interface {
 	Dropped() uint64
 }
 
-// Keys knows when the keys of a store expire.
+// Keys knows when the keys of a store expire. An Expiry of contrib/sqlkeys does.
 type Keys interface {
-	// Expiring returns how many active keys expire within this time from now. It is
-	// called at each collection of the metrics, and must not block: keep the numbers in
-	// memory.
+	// Expiring returns how many keys work now and stop working within this time, or a
+	// negative number while that is unknown. It is called at each collection of the
+	// metrics, and must not block: keep the numbers in memory.
 	Expiring(within time.Duration) int
 }
 
@@ -45,7 +45,9 @@ func (t *Telemetry) ObserveRecorder(r Recorder) {
 }
 
 // ObserveKeys reports the keys that expire within 1, 7 and 30 days as
-// senderauth.keys.expiring. It adds up several stores. It panics on a nil k.
+// senderauth.keys.expiring. It adds up several stores, and reports nothing while one of them
+// does not know. Instances that share a store report the same keys: take the maximum over
+// instances, not the sum. It panics on a nil k.
 func (t *Telemetry) ObserveKeys(k Keys) {
 	if isNil(k) {
 		panic("otelsender: ObserveKeys: the Keys are nil")
@@ -95,7 +97,7 @@ func (c *current) init(m metric.Meter) error {
 	c.dropped, errs[4] = m.Int64ObservableCounter("senderauth.recorder.dropped", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests that the recorder of usage dropped."))
 	c.expiry, errs[5] = m.Int64ObservableGauge("senderauth.keys.expiring", metric.WithUnit("{key}"),
-		metric.WithDescription("Active keys that expire within this many days."))
+		metric.WithDescription("Keys that work now and expire within this many days. Instances with the same store report the same keys."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return err
 	}
@@ -127,14 +129,24 @@ func (c *current) observe(o metric.Observer) {
 		}
 		o.ObserveInt64(c.dropped, int64(dropped))
 	}
-	if len(p.keys) > 0 {
-		for _, days := range []int{1, 7, 30} {
-			expiring := 0
-			for _, k := range p.keys {
-				expiring += k.Expiring(time.Duration(days) * 24 * time.Hour)
+	c.observeKeys(o, p.keys)
+}
+
+func (c *current) observeKeys(o metric.Observer, stores []Keys) {
+	if len(stores) == 0 {
+		return
+	}
+next:
+	for _, days := range []int{1, 7, 30} {
+		sum := 0
+		for _, k := range stores {
+			n := k.Expiring(time.Duration(days) * 24 * time.Hour)
+			if n < 0 {
+				continue next
 			}
-			o.ObserveInt64(c.expiry, int64(expiring), only(attribute.Int("days", days)))
+			sum += n
 		}
+		o.ObserveInt64(c.expiry, int64(sum), only(attribute.Int("days", days)))
 	}
 }
 

@@ -139,6 +139,19 @@ type expiring struct{}
 
 func (expiring) Expiring(within time.Duration) int { return int(within / (24 * time.Hour)) }
 
+// unknown are keys of which nothing is known yet.
+type unknown struct{}
+
+func (unknown) Expiring(time.Duration) int { return -1 }
+
+func TestUnknownNumberOfKeysIsNotReported(t *testing.T) {
+	m := newMeter(t)
+	m.ObserveKeys(expiring{})
+	require.Contains(t, m.values(t), "senderauth.keys.expiring{days=7}")
+	m.ObserveKeys(unknown{})
+	require.NotContains(t, m.values(t), "senderauth.keys.expiring{days=7}")
+}
+
 func TestCurrentValuesAreReadAtEachCollection(t *testing.T) {
 	m := newMeter(t)
 	cache := newCache(t, senderauth.ValidatorFunc(knowsAll))

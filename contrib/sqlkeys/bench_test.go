@@ -119,6 +119,54 @@ func percentile(ds []time.Duration, p int) time.Duration {
 	return ds[min(len(ds)-1, len(ds)*p/100)]
 }
 
+// BenchmarkExpiry counts the keys that end soon, among a million keys of which one in 100, or
+// each, ends within 300 days.
+func BenchmarkExpiry(b *testing.B) {
+	benchBoth(b, func(b *testing.B, source string) {
+		s, _ := million(b, source)
+		if s.sqlite() {
+			_, err := s.db.Exec(`DROP TRIGGER sqlkeys_keys_update`)
+			require.NoError(b, err)
+		}
+		for _, share := range []int{100, 1} {
+			queries := []string{
+				fmt.Sprintf(`UPDATE sqlkeys_keys SET expires_at = now() + random() * interval '300 days' WHERE %d * random() < 1`, share),
+				`VACUUM ANALYZE`,
+			}
+			if s.sqlite() {
+				queries = []string{
+					fmt.Sprintf(`UPDATE sqlkeys_keys SET expires_at = (unixepoch('now') + abs(random() %% (300 * 86400))) * 1000 WHERE random() %% %d = 0`, share),
+					`ANALYZE`,
+					`PRAGMA wal_checkpoint(TRUNCATE)`,
+				}
+			}
+			for _, query := range queries {
+				_, err := s.db.Exec(query)
+				require.NoError(b, err)
+			}
+			b.Run(fmt.Sprintf("1 of %d", share), func(b *testing.B) {
+				for b.Loop() {
+					countExpiry(b, s)
+				}
+			})
+		}
+	})
+}
+
+// countExpiry runs an Expiry until it has counted once.
+func countExpiry(b *testing.B, s fixture) {
+	e, err := s.NewExpiry(sqlkeys.ExpiryConfig{Interval: time.Hour})
+	require.NoError(b, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	run.Go(func() { e.Run(ctx) })
+	for e.Expiring(30*day) < 0 {
+		time.Sleep(100 * time.Microsecond)
+	}
+	cancel()
+	run.Wait()
+}
+
 // BenchmarkIssue1000 issues 1,000 keys in one transaction.
 func BenchmarkIssue1000(b *testing.B) {
 	benchBoth(b, func(b *testing.B, source string) {

@@ -11,7 +11,6 @@ import (
 
 // Keys about to end are those that work now and whose expiry or grace period ends in time.
 func TestKeysThatEndSoonAreListed(t *testing.T) {
-	const day = 24 * time.Hour
 	onBothStores(t, func(t *testing.T, s fixture) {
 		now := time.Now()
 		one := s.issue(t, sqlkeys.NewKey{Name: "soon", ExpiresAt: now.Add(10 * day)})

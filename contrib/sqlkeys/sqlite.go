@@ -85,6 +85,7 @@ func checkSQLiteFile(path, params string) error {
 // The 0 takes the affinity from the clock, so that the index on the end of keys serves.
 var forSQLite = strings.NewReplacer(
 	`(SELECT clock_timestamp())`, `(0 + CAST(unixepoch('now', 'subsec') * 1000 + 0.5 AS INTEGER))`,
+	daysLeftSQL, `(e.ends - CAST(unixepoch('now', 'subsec') * 1000 + 0.5 AS INTEGER)) / 86400000`,
 	`clock_timestamp()`, `CAST(unixepoch('now', 'subsec') * 1000 + 0.5 AS INTEGER)`,
 	`least(k.expires_at, k.grace_until)`, `coalesce(min(k.expires_at, k.grace_until), k.expires_at, k.grace_until)`,
 	`interval '15 minutes'`, `900000`,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/senderauth/senderauth"
@@ -21,13 +22,13 @@ type keys struct {
 	cache *senderauth.Cache // the guard's validator, in front of the store
 	uses  *sqlkeys.Recorder // counts the requests of each key
 
-	unwatch context.CancelFunc
-	watched chan struct{} // closed when Watch has returned
+	background sync.WaitGroup // uses db until unwatch
+	unwatch    context.CancelFunc
 }
 
 // openKeys opens the keys of a database, and creates or migrates its tables.
 func openKeys(ctx context.Context, source string, telemetry *otelsender.Telemetry, log *slog.Logger) (_ *keys, err error) {
-	k := &keys{watched: make(chan struct{})}
+	k := new(keys)
 	peppers, err := sqlkeys.ParsePeppers(os.Getenv("SENDERAUTH_PEPPERS")) // as senderkeys does
 	if err != nil {
 		return nil, fmt.Errorf("SENDERAUTH_PEPPERS: %w", err)
@@ -57,15 +58,20 @@ func openKeys(ctx context.Context, source string, telemetry *otelsender.Telemetr
 		return nil, err
 	}
 	telemetry.ObserveRecorder(k.uses)
+	expiry, err := k.store.NewExpiry(sqlkeys.ExpiryConfig{})
+	if err != nil {
+		return nil, err
+	}
+	telemetry.ObserveKeys(expiry)
 	// Drop a key from the cache as soon as any process revokes it.
 	watching, unwatch := context.WithCancel(context.Background())
 	k.unwatch = unwatch
-	go func() {
-		defer close(k.watched)
+	k.background.Go(func() { expiry.Run(watching) })
+	k.background.Go(func() {
 		if err := k.store.Watch(watching, k.cache); err != nil {
 			log.Error("the feed of key changes ended: the cache notices changes late", "error", err)
 		}
-	}()
+	})
 	return k, nil
 }
 
@@ -79,6 +85,6 @@ func (k *keys) close() error {
 		err = fmt.Errorf("some usage of keys was not recorded: %w", err)
 	}
 	k.unwatch()
-	<-k.watched
+	k.background.Wait()
 	return errors.Join(err, k.store.Close(), k.db.Close())
 }
