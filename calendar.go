@@ -10,11 +10,11 @@ import (
 // with ==, and so can Limits: two are equal if they have the same unit and the same
 // *time.Location. The zero Calendar belongs to a token bucket and has no periods.
 //
-// The methods are for a [Limiter] of your own. Periods have consecutive numbers,
-// which are the same in all zones: that of a day is its date, and that of a month is
-// its month. So a Limiter that keeps the number of the last period and never goes
-// back grants each day or month once, even if the zone changes or the clock is set
-// back.
+// The methods are for a [Limiter] of your own. Periods have consecutive numbers, which
+// are the same in all zones: the number of a day stands for its date, and the number of
+// a month for that month. If a Limiter keeps the number of the last period and never
+// goes back, it grants each day or month once, even if the zone changes or the clock is
+// set back.
 type Calendar struct {
 	of unique.Handle[calendar] // a pointer's size, because each charge has one
 }
@@ -24,17 +24,16 @@ type calendar struct {
 	zone    *time.Location
 }
 
-// PerDay is n requests a day, counted from midnight to midnight in zone. All of them
-// may come at once, and nothing flows back before midnight. A nil zone means UTC.
+// PerDay returns an allowance of n requests a day, from midnight to midnight in zone. All
+// of them may come at once, and nothing flows back before midnight. A nil zone means UTC.
 func PerDay(n int, zone *time.Location) Limit { return allowance(n, calendar{zone: zone}) }
 
-// PerMonth is n requests a month, counted from midnight on the first day to midnight
-// on the first day of the next month in zone. All of them may come at once, and
-// nothing flows back before that. A nil zone means UTC.
+// PerMonth returns an allowance of n requests a month, from midnight on the first day to
+// midnight on the first day of the next month in zone. All of them may come at once, and
+// nothing flows back before the month ends. A nil zone means UTC.
 //
-// [time.LoadLocation] finds a zone such as "Europe/Berlin". Where the operating
-// system has no time zones, as in an empty container, it needs the package
-// time/tzdata in your program.
+// [time.LoadLocation] finds a zone such as "Europe/Berlin". If the operating
+// system has no time zones, as in an empty container, import the package time/tzdata.
 func PerMonth(n int, zone *time.Location) Limit {
 	return allowance(n, calendar{monthly: true, zone: zone})
 }

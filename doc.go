@@ -42,8 +42,8 @@
 //
 //   - A request that fails authentication never touches a quota.
 //   - Over any T seconds a bucket admits at most burst + rate x T requests, however
-//     many come at once. An allowance admits at most so many in each day or month. A
-//     refused request takes nothing.
+//     many come at once. An allowance admits at most its number of requests in each day
+//     or month. A refused request takes nothing.
 //   - An instance that calls [Cache.Forget] refuses a revoked key immediately. Others
 //     refuse it after [CacheConfig.TTL] at the latest, or [CacheConfig.StaleTTL] later
 //     if that is set and the Validator fails.

@@ -20,22 +20,23 @@
 //
 // # What is retried
 //
-// A 429 is retried if the body of the request can be sent again: there is none, or
+// A request can be retried only if its body can be sent again: it has none, or
 // [http.Request.GetBody] is set, as [http.NewRequest] does for a bytes.Buffer,
-// bytes.Reader or strings.Reader. The server has not begun to work on it. A 503 is
-// retried under the same condition if the method is GET, HEAD, OPTIONS, TRACE, PUT or
-// DELETE, or if the request has an Idempotency-Key.
+// bytes.Reader or strings.Reader. Then the client retries
 //
-// The wait is what Retry-After says, as seconds or as a date, and at least a second.
-// Without a valid Retry-After nothing is retried: the server does not say that it would
-// help. A wait above [Config.MaxWait] is not begun, and after [Config.MaxAttempts] there
-// is none. The caller then gets the response as it came, and [CheckResponse] makes an
-// error of it.
+//   - a 429, because the server has not begun to work on the request;
+//   - a 503, if the method is GET, HEAD, OPTIONS, TRACE, PUT or DELETE, or the request
+//     has an Idempotency-Key.
 //
-// A wait that would not end before the deadline of the request's context is not begun
-// either. Instead of sleeping until the deadline, the Transport immediately returns a
-// 503, and in place of a 429 a [*RateLimitError], as it would otherwise have returned
-// [context.DeadlineExceeded].
+// The client waits as long as Retry-After says, in seconds or as a date, and for at least
+// a second. It retries nothing without a valid Retry-After, because the server does not
+// say that a retry would help. It begins no wait above [Config.MaxWait], and none after
+// [Config.MaxAttempts]. The caller then gets the response as it came, and [CheckResponse]
+// makes an error of it.
+//
+// The client does not sleep until the deadline of the request's context, either. If a wait
+// would not end before it, the caller immediately gets a 503 as it came, or a
+// [*RateLimitError], which wraps [context.DeadlineExceeded], in place of a 429.
 //
 // [senderauth]: https://pkg.go.dev/github.com/senderauth/senderauth
 package senderclient
@@ -57,7 +58,7 @@ type Config struct {
 	// a key can change while the program runs. Many goroutines call it at once, and ctx
 	// is the request's: return values that are at hand. Its error ends the request. Nil
 	// means the environment variables SENT_SENDER_ID and SENT_API_KEY, which are read
-	// once. [Static] returns a function for a pair that you have.
+	// once. [Static] returns a function for credentials that you have.
 	Credentials func(ctx context.Context) (senderID, apiKey string, err error)
 	// Base sends the requests. Nil means [http.DefaultTransport]. A Base that logs
 	// requests sees the key.
@@ -69,23 +70,27 @@ type Config struct {
 	// that asks for more is returned immediately.
 	MaxWait time.Duration
 	// Pace returns the names of the limits that a request is charged, as the API
-	// documents them, "default" for example. Before a request that would find one of
-	// them empty, by the RateLimit and RateLimit-Policy fields of earlier responses, the
-	// Transport waits. If the wait would exceed MaxWait, or not end before the context's
-	// deadline, it returns a [*RateLimitError] and sends nothing. Other clients of the
-	// same sender are not seen, so that a 429 is still possible. A limit is remembered
-	// for as long as the Transport lives: the names must be few. Many goroutines call
-	// Pace at once. Nil means that no request waits before its first attempt.
+	// documents them, such as "default". If one of them is empty, by the RateLimit and
+	// RateLimit-Policy fields of earlier responses, the Transport waits before it sends
+	// the request. If the wait would exceed MaxWait, or not end before the context's
+	// deadline, it returns a [*RateLimitError] and sends nothing. Nil means that no
+	// request waits before its first attempt.
+	//
+	// The Transport does not see other clients of the same sender, so a 429 is still
+	// possible. It remembers a limit for as long as it lives, so the names must be few.
+	// Many goroutines call Pace at once.
 	Pace func(*http.Request) []string
 }
 
 // New returns a client for the API at origin, such as https://api.example.com. It
-// reports every mistake at once: an origin that is not https or on a loopback address,
-// or has more than scheme, host and port; a variable of the environment that is missing
-// or malformed, if Config.Credentials is nil; a negative number in cfg. No message holds
-// a key.
+// reports every mistake at once, and no message holds a key. These are mistakes:
 //
-// The client has no Timeout. Set one, or use contexts with a deadline: waits count
+//   - an origin that is not https or on a loopback address, or has more than scheme, host
+//     and port;
+//   - an environment variable that is missing or malformed, if Config.Credentials is nil;
+//   - a negative number in cfg.
+//
+// The client has no Timeout. Set one, or use contexts with a deadline. Waits count
 // towards both.
 func New(origin string, cfg Config) (*http.Client, error) {
 	t, err := NewTransport(origin, cfg)
@@ -96,8 +101,8 @@ func New(origin string, cfg Config) (*http.Client, error) {
 }
 
 // A Transport is an [http.RoundTripper] that adds the credentials of a sender to the
-// requests to one origin, and sends those again that the server asks to repeat. Make one
-// with [NewTransport] and share it: it is safe for concurrent use.
+// requests to one origin, and retries them when the server asks for it. Make one with
+// [NewTransport] and share it. It is safe for concurrent use.
 type Transport struct {
 	origin      origin
 	credentials func(context.Context) (string, string, error)

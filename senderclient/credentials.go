@@ -9,9 +9,10 @@ import (
 
 const maxLength = 512 // of a sender's ID and of a key
 
-// Static returns a [Config].Credentials for one pair. It is an error if the sender's ID
-// or the key is not 1 to 512 visible ASCII characters. The messages hold neither,
-// because the one may be in the place of the other.
+// Static returns a function for [Config].Credentials that always returns these
+// credentials. It returns an error if the sender's ID or the key is not 1 to 512 visible
+// ASCII characters. The messages hold neither, because one may be in the place of the
+// other.
 func Static(senderID, apiKey string) (func(context.Context) (string, string, error), error) {
 	if err := errors.Join(check("Static: the sender's ID", senderID), check("Static: the key", apiKey)); err != nil {
 		return nil, err

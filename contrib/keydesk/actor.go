@@ -8,9 +8,9 @@ import (
 	"github.com/senderauth/senderauth/internal/uuid"
 )
 
-// An Actor is who makes a request, as [Config.Authorize] says. Exactly one of SenderID
-// and Operator is set. The zero Actor, and one with both, are refused with 403: a
-// SenderID that an application forgot to fill in makes nobody an operator.
+// An Actor is the person who makes a request, as [Config.Authorize] says. Set exactly one
+// of SenderID and Operator. The page refuses an Actor with neither or both with 403, so
+// nobody becomes an operator because an application forgot to fill in SenderID.
 type Actor struct {
 	// Name is what the audit trail calls the actor. Tenants see the names of the
 	// operators who changed their keys. Empty means the Actor of sqlkeys.Config.

@@ -38,8 +38,9 @@ type Config struct {
 	ReadOnly bool
 	// Limits and Limiter are those of the guard's [senderauth.Config]. The page shows
 	// the limits of a sender, and asks the Limiter what is left of them, at no cost.
-	// Without Limits it shows only the limits that senders have of their own; without
-	// a Limiter, which the memory of another process may hold, not what is left.
+	// Without Limits it shows only the limits that senders have of their own. Without a
+	// Limiter it does not show what is left. Leave Limiter nil if another instance has
+	// the buckets in its memory.
 	Limits  map[string]senderauth.Limit
 	Limiter senderauth.Limiter
 	// Logger receives a record for each answer with a status of 500 or above, and
