@@ -125,6 +125,17 @@ func changelog(text string) func(*repotest.Repo) {
 	return func(r *repotest.Repo) { r.Write("CHANGELOG.md", text); r.Commit() }
 }
 
+// "go mod tidy" reads the tests of dependencies, so that a module replaces what these
+// require. The module itself does not require it.
+func TestReplacementForTheTestsOfADependencyIsDropped(t *testing.T) {
+	r := repotest.New(t)
+	r.Write("contrib/desk/go.mod", "module example.com/root/contrib/desk\n\ngo 1.25.0\n\nreplace example.com/root => ../..\n")
+	r.Write("contrib/desk/desk.go", "package desk\n")
+	r.Write("contrib/desk/LICENSE", "MIT\n")
+	r.Commit()
+	require.NoError(t, run(t.Context(), []string{"-C", r.Dir, "-n", "v0.1.0"}, &bytes.Buffer{}))
+}
+
 // A package that only the work space can resolve is found before a tag exists.
 func TestForgottenRequireIsFound(t *testing.T) {
 	r := repotest.New(t)

@@ -59,13 +59,14 @@ func (r *release) pin(m *modules.Module) error {
 		if err := m.File.AddRequire(required.Path(), r.version); err != nil {
 			return err
 		}
-		if m.Published() {
-			if err := m.File.DropReplace(required.Path(), ""); err != nil {
+	}
+	if m.Published() {
+		// A module may also replace what only the tests of its dependencies require.
+		for _, other := range r.modules {
+			if err := m.File.DropReplace(other.Path(), ""); err != nil {
 				return err
 			}
 		}
-	}
-	if m.Published() {
 		for _, left := range m.File.Replace {
 			if left.Old.Path != "" { // not dropped
 				return fmt.Errorf("module %s replaces %s: a release cannot have replacements", m.Path(), left.Old.Path)
