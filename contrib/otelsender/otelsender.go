@@ -72,7 +72,7 @@ func New(cfg Config) (t *Telemetry, err error) {
 		return nil, fmt.Errorf("otelsender: New: %w", err)
 	}
 	q, c := &t.requests, &t.current
-	_, err = meter.RegisterCallback(t.observe, q.count, q.errors, c.lookups, c.evictions, c.entries, c.inFallback, c.dropped, c.expiry)
+	_, err = meter.RegisterCallback(t.observe, q.count, q.dryRuns, q.errors, c.lookups, c.evictions, c.entries, c.inFallback, c.dropped, c.expiry)
 	if err != nil {
 		return nil, fmt.Errorf("otelsender: New: %w", err)
 	}

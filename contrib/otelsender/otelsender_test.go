@@ -85,6 +85,26 @@ func TestRequestsAreCountedByOutcomeAndLimit(t *testing.T) {
 	}, m.values(t))
 }
 
+// A limit that is tried refuses nobody, and the operator sees whom it would refuse.
+func TestDryRunIsCountedByLimit(t *testing.T) {
+	m := newMeter(t)
+	guard := guardOf(t, senderauth.Config{Limits: limits, Observe: m.Observe, DryRun: []string{"messages"}})
+	h := guard.Wrap(guard.Charging("messages").Wrap(ok))
+	for range 3 {
+		require.Equal(t, 200, serve(h, of(1)), "the limit messages would admit one")
+	}
+	require.Equal(t, 429, serve(h, of(1)), "by the limit default")
+	require.Equal(t, map[string]int64{
+		"senderauth.requests{limit=default,outcome=admitted}": 3,
+		"senderauth.requests{limit=default,outcome=limited}":  1,
+		"senderauth.dry_run.refusals{limit=messages}":         2,
+		"senderauth.errors{source=limiter}":                   0,
+		"senderauth.errors{source=validator}":                 0,
+		"senderauth.decision.duration{}":                      4,
+		"senderauth.limiter.fallback{}":                       0,
+	}, m.values(t))
+}
+
 var errOutage = errors.New("connection refused")
 
 type limiterFunc func() error
@@ -220,12 +240,14 @@ func TestTimeSeriesAreBounded(t *testing.T) {
 		}
 	}
 	for i := range 1000 { // whatever calls Observe
+		m.Observe(t.Context(), senderauth.Event{DryRun: fmt.Sprint("\xff", i)})
 		m.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Outcome(fmt.Sprint(i)), Limit: fmt.Sprint("\xff", i)})
 		m.Observe(t.Context(), senderauth.Event{Outcome: senderauth.Limited, Limit: fmt.Sprint("\xff", i)})
 	}
 	series := len(m.values(t)) + 20 + 2
 	require.Less(t, series, 200)
 	require.Contains(t, m.values(t), "senderauth.requests{limit=_OTHER,outcome=limited}")
+	require.Contains(t, m.values(t), "senderauth.dry_run.refusals{limit=_OTHER}")
 }
 
 func TestNewReportsMistakes(t *testing.T) {

@@ -40,6 +40,7 @@ const (
 // addition with attributes. An SDK makes exemplars for the histogram only.
 type requests struct {
 	count    metric.Int64ObservableCounter
+	dryRuns  metric.Int64ObservableCounter
 	errors   metric.Int64ObservableCounter
 	duration metric.Float64Histogram
 
@@ -52,8 +53,8 @@ type requests struct {
 
 // A series is the attributes that a request is counted by.
 type series struct {
-	outcome senderauth.Outcome
-	limit   string // empty: no attribute
+	outcome senderauth.Outcome // empty: of dryRuns
+	limit   string             // empty: no attribute
 }
 
 // A counter is the number of requests of a series.
@@ -63,16 +64,18 @@ type counter struct {
 }
 
 func (r *requests) init(m metric.Meter) error {
-	var err1, err2, err3 error
+	var err1, err2, err3, err4 error
 	r.count, err1 = m.Int64ObservableCounter("senderauth.requests", metric.WithUnit("{request}"),
 		metric.WithDescription("Requests that the guard decided, by outcome and by the limit that refused or was charged first."))
+	r.dryRuns, err4 = m.Int64ObservableCounter("senderauth.dry_run.refusals", metric.WithUnit("{request}"),
+		metric.WithDescription("Requests that a limit of Config.DryRun would have refused, by the first such limit."))
 	r.errors, err2 = m.Int64ObservableCounter("senderauth.errors", metric.WithUnit("{error}"),
 		metric.WithDescription("Decisions during which the validator or the limiter failed."))
 	r.duration, err3 = m.Float64Histogram("senderauth.decision.duration", metric.WithUnit("s"), metric.WithExplicitBucketBoundaries(buckets...),
 		metric.WithDescription("Time that the guard took to decide."))
 	r.limits = make(map[string]bool)
 	r.known.Store(&map[series]*counter{})
-	return errors.Join(err1, err2, err3)
+	return errors.Join(err1, err2, err3, err4)
 }
 
 func only(kvs ...attribute.KeyValue) metric.MeasurementOption {
@@ -85,8 +88,12 @@ var (
 )
 
 func (r *requests) observe(o metric.Observer) {
-	for _, c := range *r.known.Load() {
-		o.ObserveInt64(r.count, c.n.Load(), c.attributes)
+	for s, c := range *r.known.Load() {
+		instrument := r.count
+		if s.outcome == "" {
+			instrument = r.dryRuns
+		}
+		o.ObserveInt64(instrument, c.n.Load(), c.attributes)
 	}
 	o.ObserveInt64(r.errors, r.validator.Load(), sourceValidator)
 	o.ObserveInt64(r.errors, r.limiter.Load(), sourceLimiter)
@@ -101,20 +108,29 @@ func (r *requests) record(ctx context.Context, e *senderauth.Event) {
 	case "limiter":
 		r.limiter.Add(1)
 	}
+	if e.DryRun != "" { // also of an inner guard, which charges other limits than the outer one
+		r.counter(series{limit: e.DryRun}).n.Add(1)
+	}
 	if e.Inner && e.Outcome == senderauth.Admitted {
 		return
 	}
-	r.counter(e).n.Add(1)
+	r.counter(decided(e)).n.Add(1)
 	r.duration.Record(ctx, e.Elapsed.Seconds())
 }
 
-// counter returns the one of an event's series. Only admitted and limited requests have
-// the attribute "limit": the other outcomes do not depend on one.
-func (r *requests) counter(e *senderauth.Event) *counter {
-	s := series{outcome: e.Outcome}
-	if e.Outcome == senderauth.Admitted || e.Outcome == senderauth.Limited {
-		s.limit = e.Limit
+// decided returns the series of a decision. Only admitted and limited requests have the
+// attribute "limit": the other outcomes do not depend on one.
+func decided(e *senderauth.Event) series {
+	switch e.Outcome {
+	case senderauth.Admitted, senderauth.Limited:
+		return series{e.Outcome, e.Limit}
+	case "":
+		return series{outcome: other}
 	}
+	return series{outcome: e.Outcome}
+}
+
+func (r *requests) counter(s series) *counter {
 	if known, ok := (*r.known.Load())[s]; ok {
 		return known
 	}
@@ -125,7 +141,7 @@ func (r *requests) counter(e *senderauth.Event) *counter {
 func (r *requests) add(s series) *counter {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !slices.Contains(outcomes, s.outcome) {
+	if s.outcome != "" && !slices.Contains(outcomes, s.outcome) {
 		s.outcome = other
 	}
 	if s.limit != "" && !r.limits[s.limit] {
@@ -139,7 +155,10 @@ func (r *requests) add(s series) *counter {
 	if known, ok := all[s]; ok {
 		return known
 	}
-	kvs := []attribute.KeyValue{attribute.String("outcome", string(s.outcome))}
+	var kvs []attribute.KeyValue
+	if s.outcome != "" {
+		kvs = append(kvs, attribute.String("outcome", string(s.outcome)))
+	}
 	if s.limit != "" {
 		kvs = append(kvs, attribute.String("limit", valid(s.limit)))
 	}

@@ -79,8 +79,8 @@ func metrics(t *testing.T) *httptest.Server {
 	telemetry.ObserveKeys(expiring{})
 	hostile := `"quoted" \{}`
 	guard, err := senderauth.New(cache, senderauth.Config{Observe: telemetry.Observe, Limits: map[string]senderauth.Limit{
-		"default": senderauth.PerMinute(3), hostile: senderauth.PerMinute(1),
-	}})
+		"default": senderauth.PerMinute(3), hostile: senderauth.PerMinute(1), "tried": senderauth.PerMinute(1),
+	}, DryRun: []string{"tried"}})
 	require.NoError(t, err)
 	send := func(g *senderauth.Guard, key string) {
 		r := httptest.NewRequest("GET", "/", nil)
@@ -93,6 +93,7 @@ func metrics(t *testing.T) *httptest.Server {
 		for range 5 { // at each scrape, so that rates are above 0
 			send(guard, key)
 			send(guard.Charging(hostile), key)
+			send(guard.Charging("tried"), key)
 			send(guard, id)
 		}
 		scraped.ServeHTTP(w, r)
