@@ -26,7 +26,11 @@ const (
 	heartbeatTimeout = 2 * time.Second
 )
 
-var errWrappedDriver = errors.New("sqlkeys: Watch needs the connections of github.com/jackc/pgx/v5/stdlib as they are")
+// Errors of a pool that cannot feed Watch. Watch returns them.
+var (
+	errWrappedDriver = errors.New("sqlkeys: Watch needs the connections of github.com/jackc/pgx/v5/stdlib as they are")
+	errOwnHandler    = errors.New("sqlkeys: Watch needs a pool without OnNotification")
+)
 
 // follow listens for the notifications that the triggers send.
 func (p *postgres) follow(ctx context.Context, f feed) error {
@@ -213,6 +217,8 @@ func (l *listener) report(ctx, until context.Context, probed func()) error {
 			return nil
 		case err != nil:
 			return err
+		case n == nil:
+			return errOwnHandler // which got the notification
 		case n.Channel != channel:
 			probed()
 			continue

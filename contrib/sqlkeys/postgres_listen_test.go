@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
@@ -88,4 +90,17 @@ func TestWatchPurgesAfterReconnecting(t *testing.T) {
 			require.ErrorIs(t, err, senderauth.ErrInvalidKey)
 		}
 	}
+}
+
+// A handler of the pool would take the notifications from Watch.
+func TestWatchRefusesAPoolWithItsOwnHandler(t *testing.T) {
+	cfg, err := pgx.ParseConfig(pgtest.URL(t))
+	require.NoError(t, err)
+	cfg.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
+	db := stdlib.OpenDB(*cfg)
+	defer db.Close()
+	s, err := sqlkeys.Open(t.Context(), db, sqlkeys.Config{Migrate: true})
+	require.NoError(t, err)
+	defer s.Close()
+	require.EqualError(t, s.Watch(t.Context(), make(reports, 10)), "sqlkeys: Watch needs a pool without OnNotification")
 }

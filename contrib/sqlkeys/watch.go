@@ -37,7 +37,8 @@ const firstRetry, maxRetry = 50 * time.Millisecond, time.Second
 
 // Watch makes c forget each sender that changes, by any instance or by hand,
 // until ctx ends. It then returns nil. Watch occupies one connection of the
-// pool, so it fails on a pool that is limited to one.
+// pool, so it fails on a pool that is limited to one. It also fails on a pool whose
+// pgx configuration has an OnNotification, which would get the notifications.
 //
 // On PostgreSQL, triggers notify it (LISTEN). If the connection is lost, Watch
 // reconnects: first after 50 ms, later after at most 1 second. It notices
@@ -90,7 +91,7 @@ func (s *Store) Watch(ctx context.Context, c Forgetter) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if errors.Is(err, errWrappedDriver) {
+		if errors.Is(err, errWrappedDriver) || errors.Is(err, errOwnHandler) {
 			return err
 		}
 		warn(err)
