@@ -42,6 +42,8 @@ func (d *desk) showAudit(v visit) (answer, error) {
 var actions = map[string]string{
 	"key.issue":      "generated a key",
 	"key.rotate":     "rotated a key",
+	"key.scopes":     "changed the scopes of a key",
+	"key.networks":   "changed the networks of a key",
 	"key.disable":    "disabled a key",
 	"key.enable":     "enabled a key",
 	"key.revoke":     "revoked a key",

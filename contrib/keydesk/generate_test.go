@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/keydesk"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
@@ -33,7 +34,7 @@ func TestGeneratedKeyIsShownOnceAndWorks(t *testing.T) {
 	require.WithinDuration(t, time.Now().Add(90*24*time.Hour), k.ExpiresAt, time.Minute)
 	require.Equal(t, sqlkeys.Key{
 		ID: k.ID, SenderID: senderA, State: sqlkeys.Active, Name: "web", Environment: sqlkeys.Staging,
-		Format: sqlkeys.FormatPrefixed, CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt,
+		Format: sqlkeys.FormatPrefixed, Scopes: []string{senderauth.AllScopes}, CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt,
 	}, k)
 	last := s.audit(t)[2]
 	require.Equal(t, sqlkeys.AuditEntry{ID: last.ID, At: last.At, Actor: "ada", Action: "key.issue", SenderID: senderA, KeyID: k.ID}, last)

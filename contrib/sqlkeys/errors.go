@@ -62,3 +62,14 @@ func (e *RefusedError) Error() string {
 
 // Unwrap returns the error that the client learns.
 func (e *RefusedError) Unwrap() error { return e.err }
+
+// inRow joins the errors of the parts of a row, and says whose they are. A part without an
+// error is nil.
+func inRow(row string, errs []error, parts ...string) error {
+	for i, err := range errs {
+		if err != nil {
+			errs[i] = fmt.Errorf("sqlkeys: %s: %s: %w", row, parts[i], err)
+		}
+	}
+	return errors.Join(errs...)
+}

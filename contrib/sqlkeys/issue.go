@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -26,7 +27,16 @@ type NewKey struct {
 	Format      Format            // empty means FormatUUID
 	NotBefore   time.Time         // zero means that the key works at once
 	ExpiresAt   time.Time         // zero means never
-	Metadata    map[string]string // at most 16 KiB as JSON
+	Metadata    map[string]string // at most 16 KiB as JSON; every lookup reads it
+	// Scopes is what the key may do: see Scopes of [senderauth.Sender]. Nil means
+	// [senderauth.AllScopes]. Empty and not nil means nothing that requires a scope. Each
+	// is a scope-token of RFC 6749 section 3.3: printable ASCII without space, quote and
+	// backslash. There are at most 64, of 2,048 bytes together with the spaces between.
+	Scopes []string
+	// Networks are the only addresses from which the key works: see Networks of
+	// [senderauth.Sender]. Empty means any address. There are at most 64. An IPv4
+	// address is written as one, and no bit is set after those that count.
+	Networks []netip.Prefix
 }
 
 // Issued is a new key. Its Credentials hold the only copy of the secret, and do
@@ -69,9 +79,9 @@ func (s *Store) IssueAll(ctx context.Context, ns []NewKey) ([]Issued, error) {
 
 // A draft is a key before it is stored.
 type draft struct {
-	key      Key
-	metadata string // as the column stores it
-	secret   string
+	key                        Key
+	metadata, scopes, networks string // as the columns store them
+	secret                     string
 }
 
 // draft checks n and fills in the defaults. An empty secret means a random one.
@@ -82,6 +92,9 @@ func (s *Store) draft(n NewKey, secret string) (draft, error) {
 	}
 	if n.Format == "" {
 		n.Format = FormatUUID
+	}
+	if n.Scopes == nil {
+		n.Scopes = []string{senderauth.AllScopes}
 	}
 	if err := errors.Join(err, n.validate()); err != nil {
 		return draft{}, err
@@ -102,10 +115,14 @@ func (s *Store) draft(n NewKey, secret string) (draft, error) {
 			Environment: n.Environment,
 			Format:      n.Format,
 			Metadata:    n.Metadata,
+			Scopes:      slices.Clone(n.Scopes),
+			Networks:    slices.Clone(n.Networks),
 			NotBefore:   millisecond(n.NotBefore),
 			ExpiresAt:   millisecond(n.ExpiresAt),
 		},
 		metadata: encodeMap(n.Metadata),
+		scopes:   encodeScopes(n.Scopes),
+		networks: encodeNetworks(n.Networks),
 		secret:   secret,
 	}, nil
 }
@@ -134,8 +151,10 @@ func (n *NewKey) validate() error {
 	if !isText(n.Name) {
 		report("the name is not UTF-8 text")
 	}
-	if err := checkMetadata(n.Metadata); err != nil {
-		report("%w", err)
+	for _, err := range []error{checkMetadata(n.Metadata), checkScopes(n.Scopes), checkNetworks(n.Networks)} {
+		if err != nil {
+			report("%w", err)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -168,12 +187,25 @@ func (t *tx) issue(drafts []draft, action string) ([]Issued, error) {
 			k.State = Pending
 		}
 		issued[i] = Issued{Key: *k, Credentials: senderauth.Credentials{SenderID: k.SenderID, APIKey: drafts[i].secret}}
-		entries[i] = AuditEntry{Action: action, SenderID: k.SenderID, KeyID: k.ID}
+		entries[i] = AuditEntry{Action: action, SenderID: k.SenderID, KeyID: k.ID, Detail: drafts[i].restrictions()}
 	}
 	if err := t.insertKeys(drafts); err != nil {
 		return nil, err
 	}
 	return issued, t.record(entries...)
+}
+
+// restrictions returns what the key is good for, for the audit. It is empty for a key that
+// is good for everything.
+func (d *draft) restrictions() map[string]string {
+	detail := make(map[string]string)
+	if d.scopes != senderauth.AllScopes {
+		detail["scopes"] = d.scopes
+	}
+	if d.networks != "" {
+		detail["networks"] = d.networks
+	}
+	return detail
 }
 
 // requireSenders checks that the senders of the drafts exist.
@@ -203,11 +235,11 @@ func (t *tx) insertKeys(drafts []draft) error {
 		k := d.key
 		pepper := t.store.peppers[0]
 		rows[i] = []any{k.ID, k.SenderID, digest(pepper, d.secret), pepperID(pepper), string(k.Format), k.Name,
-			string(k.Environment), d.metadata, t.instant(k.CreatedAt), t.instant(k.NotBefore), t.instant(k.ExpiresAt)}
+			string(k.Environment), d.metadata, d.scopes, d.networks, t.instant(k.CreatedAt), t.instant(k.NotBefore), t.instant(k.ExpiresAt)}
 	}
 	err := t.insert(bulk{
-		into:  `sqlkeys_keys (id, sender_id, digest, pepper, format, name, environment, metadata, created_at, not_before, expires_at)`,
-		types: []string{"text", "uuid", "bytea", "text", "text", "text", "text", "jsonb", "timestamptz", "timestamptz", "timestamptz"},
+		into:  `sqlkeys_keys (id, sender_id, digest, pepper, format, name, environment, metadata, scopes, networks, created_at, not_before, expires_at)`,
+		types: []string{"text", "uuid", "bytea", "text", "text", "text", "text", "jsonb", "text", "text", "timestamptz", "timestamptz", "timestamptz"},
 		rows:  rows,
 	})
 	if t.isDuplicate(err) {

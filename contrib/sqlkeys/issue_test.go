@@ -21,7 +21,7 @@ func TestIssuedKeyIsStoredAndListed(t *testing.T) {
 		require.Regexp(t, `^key_[a-z2-7]{16}$`, a.Key.ID)
 		require.Equal(t, sqlkeys.Key{
 			ID: a.Key.ID, SenderID: sender, State: sqlkeys.Active, Environment: sqlkeys.Production,
-			Format: sqlkeys.FormatUUID, CreatedAt: a.Key.CreatedAt,
+			Format: sqlkeys.FormatUUID, CreatedAt: a.Key.CreatedAt, Scopes: all,
 		}, a.Key)
 		u, err := uuid.Parse(a.Credentials.APIKey)
 		require.NoError(t, err)
@@ -37,7 +37,7 @@ func TestIssuedKeyIsStoredAndListed(t *testing.T) {
 		require.Equal(t, sqlkeys.Key{
 			ID: b.Key.ID, SenderID: sender, State: sqlkeys.Pending, Name: "b", Environment: sqlkeys.Development,
 			Format: sqlkeys.FormatPrefixed, CreatedAt: b.Key.CreatedAt,
-			NotBefore: starts, ExpiresAt: starts.Add(time.Hour), Metadata: map[string]string{"for": "tests"},
+			NotBefore: starts, ExpiresAt: starts.Add(time.Hour), Metadata: map[string]string{"for": "tests"}, Scopes: all,
 		}, b.Key)
 		require.Regexp(t, `^sender_[a-z2-7]{39}$`, b.Credentials.APIKey)
 

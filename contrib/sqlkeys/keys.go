@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/netip"
 	"time"
 )
 
@@ -57,6 +58,8 @@ type Key struct {
 	Environment Environment
 	Format      Format
 	Metadata    map[string]string
+	Scopes      []string       // nil only if unreadable
+	Networks    []netip.Prefix // nil means any, or unreadable
 	CreatedAt   time.Time
 	NotBefore   time.Time
 	ExpiresAt   time.Time
@@ -76,23 +79,24 @@ func (k Key) Ends() time.Time {
 	return k.ExpiresAt
 }
 
-const selectKeys = `SELECT k.id, k.sender_id, ` + stateSQL + `, k.name, k.environment, k.format, k.metadata,
+const selectKeys = `SELECT k.id, k.sender_id, ` + stateSQL + `, k.name, k.environment, k.format, k.metadata, k.scopes, k.networks,
 	k.created_at, k.not_before, k.expires_at, k.grace_until, coalesce(k.replaced_by, ''), k.disabled_at, k.revoked_at, u.last_used_at
 	FROM sqlkeys_keys k LEFT JOIN sqlkeys_last_used u ON u.key_id = k.id`
 
 func scanKey(row scanner) (Key, error) {
 	var k Key
-	var metadata string
-	err := row.Scan(&k.ID, &k.SenderID, &k.State, &k.Name, &k.Environment, &k.Format, &metadata,
+	var metadata, scopes, networks string
+	err := row.Scan(&k.ID, &k.SenderID, &k.State, &k.Name, &k.Environment, &k.Format, &metadata, &scopes, &networks,
 		scannedTime{&k.CreatedAt}, scannedTime{&k.NotBefore}, scannedTime{&k.ExpiresAt}, scannedTime{&k.GraceUntil},
 		&k.ReplacedBy, scannedTime{&k.DisabledAt}, scannedTime{&k.RevokedAt}, scannedTime{&k.LastUsedAt})
 	if err != nil {
 		return Key{}, fmt.Errorf("sqlkeys: read a key: %w", err)
 	}
-	if k.Metadata, err = decodeMap(metadata); err != nil {
-		return k, fmt.Errorf("sqlkeys: key %s: metadata: %w", k.ID, err)
-	}
-	return k, nil
+	var errs [3]error
+	k.Metadata, errs[0] = decodeMap(metadata)
+	k.Scopes, errs[1] = decodeScopes(scopes)
+	k.Networks, errs[2] = decodeNetworks(networks)
+	return k, inRow("key "+k.ID, errs[:], "metadata", "scopes", "networks")
 }
 
 // Key returns one key, or [ErrNotFound]. If it returns [ErrUnreadable], the key

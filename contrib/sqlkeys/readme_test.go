@@ -102,3 +102,30 @@ func TestReadmeNamesTests(t *testing.T) {
 		require.True(t, strings.Contains(code.String(), "\nfunc "+name[1]+"(t *testing.T) {\n"), name[1])
 	}
 }
+
+// The statement in the README finds the keys that have a scope.
+func TestReadmeFindsKeysByScope(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	_, statement, _ := strings.Cut(string(readme), "-- who may write orders\n")
+	statement, _, _ = strings.Cut(statement, ";")
+	onBothStores(t, func(t *testing.T, s fixture) {
+		var want, got []string
+		for _, scopes := range [][]string{nil, {"orders:write"}, {"a", "orders:write", "b"}} {
+			want = append(want, s.issue(t, sqlkeys.NewKey{Scopes: scopes}).Key.ID)
+		}
+		for _, scopes := range [][]string{none, {"orders:writers"}, {"a:orders:write", "orders"}} {
+			s.issue(t, sqlkeys.NewKey{Scopes: scopes})
+		}
+		rows, err := s.db.Query(statement)
+		require.NoError(t, err)
+		defer rows.Close()
+		for rows.Next() {
+			var id string
+			require.NoError(t, rows.Scan(&id))
+			got = append(got, id)
+		}
+		require.NoError(t, rows.Err())
+		require.ElementsMatch(t, want, got)
+	})
+}

@@ -21,9 +21,9 @@ type Rotation struct {
 	Format Format
 }
 
-// Rotate replaces a key by a new one with the same name, environment and
-// metadata, which works at once. It copies metadata that it cannot read unchanged.
-// It rejects a key that is revoked, expired, disabled or already rotated.
+// Rotate replaces a key by a new one with the same name, environment, metadata,
+// scopes and networks, which works at once. It copies what it cannot read of these
+// unchanged. It rejects a key that is revoked, expired, disabled or already rotated.
 func (s *Store) Rotate(ctx context.Context, keyID string, r Rotation) (Issued, error) {
 	if r.Grace < 0 {
 		return Issued{}, fmt.Errorf("sqlkeys: rotate: %w: the grace %v is below 0", ErrInvalid, r.Grace)
@@ -51,7 +51,9 @@ func (t *tx) rotate(now time.Time, k lockedKey, r Rotation) (Issued, error) {
 	if err != nil {
 		return Issued{}, err
 	}
-	if err := t.row(`SELECT metadata FROM sqlkeys_keys WHERE id = $1`, k.id).Scan(&d.metadata); err != nil {
+	d.key.Scopes, d.key.Networks = old.Scopes, old.Networks
+	err = t.row(`SELECT metadata, scopes, networks FROM sqlkeys_keys WHERE id = $1`, k.id).Scan(&d.metadata, &d.scopes, &d.networks)
+	if err != nil {
 		return Issued{}, fmt.Errorf("sqlkeys: read a key: %w", err)
 	}
 	issued, err := t.issue([]draft{d}, "key.issue")

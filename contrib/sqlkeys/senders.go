@@ -157,14 +157,10 @@ func scanSender(row scanner) (Sender, error) {
 	if err != nil {
 		return Sender{}, fmt.Errorf("sqlkeys: read a sender: %w", err)
 	}
-	var errs []error
-	if x.Limits, err = decodeLimits(limits); err != nil {
-		errs = append(errs, fmt.Errorf("sqlkeys: sender %s: limits: %w", x.ID, err))
-	}
-	if x.Metadata, err = decodeMap(metadata); err != nil {
-		errs = append(errs, fmt.Errorf("sqlkeys: sender %s: metadata: %w", x.ID, err))
-	}
-	return x, errors.Join(errs...)
+	var errs [2]error
+	x.Limits, errs[0] = decodeLimits(limits)
+	x.Metadata, errs[1] = decodeMap(metadata)
+	return x, inRow("sender "+x.ID, errs[:], "limits", "metadata")
 }
 
 // Sender returns one sender, or [ErrNotFound]. If it returns [ErrUnreadable],

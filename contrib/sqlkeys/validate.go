@@ -14,6 +14,8 @@ import (
 // A Detail is the Detail of the [senderauth.Sender] that [Store.Validate] returns.
 type Detail struct {
 	Environment Environment       // of the key
+	KeyName     string            // for people
+	KeyMetadata map[string]string // of the key
 	Metadata    map[string]string // of the sender
 }
 
@@ -62,7 +64,8 @@ var (
 
 // lookupQuery finds a key by one of n digests.
 func lookupQuery(n int) string {
-	return `SELECT k.id, k.sender_id, ` + stateSQL + `, least(k.expires_at, k.grace_until), k.environment, s.disabled_at, s.limits, s.metadata
+	return `SELECT k.id, k.sender_id, ` + stateSQL + `, least(k.expires_at, k.grace_until), k.environment, k.name, k.metadata,
+		k.scopes, k.networks, s.disabled_at, s.limits, s.metadata
 		FROM sqlkeys_keys k JOIN sqlkeys_senders s ON s.id = k.sender_id
 		WHERE ` + byDigest(n)
 }
@@ -91,8 +94,11 @@ type match struct {
 	state            State
 	until            time.Time // the earlier of its expiry and the end of its grace period
 	environment      Environment
+	name, metadata   string
+	scopes, networks string
 	disabled         sql.Null[any] // set if the sender is disabled
-	limits, metadata string
+
+	limits, senderMetadata string
 }
 
 // find runs the lookup. If it meets a stale connection it tries another one, as
@@ -109,7 +115,8 @@ func (s *Store) find(ctx context.Context, key string) (match, error) {
 }
 
 func (s *Store) findOnce(ctx context.Context, digests []any) (m match, err error) {
-	err = s.lookup.row(ctx, digests...).Scan(&m.keyID, &m.senderID, &m.state, scannedTime{&m.until}, &m.environment, &m.disabled, &m.limits, &m.metadata)
+	err = s.lookup.row(ctx, digests...).Scan(&m.keyID, &m.senderID, &m.state, scannedTime{&m.until}, &m.environment, &m.name, &m.metadata,
+		&m.scopes, &m.networks, &m.disabled, &m.limits, &m.senderMetadata)
 	return m, err
 }
 
@@ -127,20 +134,24 @@ func (m *match) refusal(senderID string) error {
 	return nil
 }
 
+// sender returns what the row says. It fails if a part of the row cannot be read: a right
+// must not get lost, nor a restriction.
 func (m *match) sender() (senderauth.Sender, error) {
-	limits, err := decodeLimits(m.limits)
+	sender := senderauth.Sender{ID: m.senderID, KeyID: m.keyID, Expires: m.until}
+	detail := Detail{Environment: m.environment, KeyName: m.name}
+	var key [3]error
+	detail.KeyMetadata, key[0] = decodeMap(m.metadata)
+	sender.Scopes, key[1] = decodeScopes(m.scopes)
+	sender.Networks, key[2] = decodeNetworks(m.networks)
+	var owner [2]error
+	sender.Limits, owner[0] = decodeLimits(m.limits)
+	detail.Metadata, owner[1] = decodeMap(m.senderMetadata)
+	err := errors.Join(
+		inRow("key "+m.keyID, key[:], "metadata", "scopes", "networks"),
+		inRow("sender "+m.senderID, owner[:], "limits", "metadata"))
 	if err != nil {
-		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: limits: %w", m.senderID, err)
+		return senderauth.Sender{}, err
 	}
-	metadata, err := decodeMap(m.metadata)
-	if err != nil {
-		return senderauth.Sender{}, fmt.Errorf("sqlkeys: sender %s: metadata: %w", m.senderID, err)
-	}
-	return senderauth.Sender{
-		ID:      m.senderID,
-		KeyID:   m.keyID,
-		Limits:  limits,
-		Expires: m.until,
-		Detail:  Detail{Environment: m.environment, Metadata: metadata},
-	}, nil
+	sender.Detail = detail
+	return sender, nil
 }

@@ -27,14 +27,17 @@ func TestValidateReturnsTheSender(t *testing.T) {
 		sender, err := s.CreateSender(t.Context(), sqlkeys.NewSender{Limits: limits, Metadata: map[string]string{"tier": "gold"}})
 		require.NoError(t, err)
 		expires := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
-		k := s.issue(t, sqlkeys.NewKey{SenderID: sender.ID, Environment: sqlkeys.Staging, ExpiresAt: expires})
+		k := s.issue(t, sqlkeys.NewKey{SenderID: sender.ID, Environment: sqlkeys.Staging, ExpiresAt: expires, Name: "web",
+			Metadata: map[string]string{"for": "tests"}, Scopes: []string{"orders:read"}, Networks: prefixes("10.0.0.0/8")})
 
 		want := senderauth.Sender{
 			ID:      sender.ID,
 			KeyID:   k.Key.ID,
 			Limits:  limits,
 			Expires: expires,
-			Detail:  sqlkeys.Detail{Environment: sqlkeys.Staging, Metadata: map[string]string{"tier": "gold"}},
+			Scopes:  []string{"orders:read"}, Networks: prefixes("10.0.0.0/8"),
+			Detail: sqlkeys.Detail{Environment: sqlkeys.Staging, KeyName: "web",
+				KeyMetadata: map[string]string{"for": "tests"}, Metadata: map[string]string{"tier": "gold"}},
 		}
 		got, err := s.Validate(t.Context(), k.Credentials)
 		require.NoError(t, err)
