@@ -26,9 +26,29 @@ func (d *desk) askGenerate(v visit) (answer, error) {
 		"expires":     {"90d"},
 	}
 	if v.actor.Operator {
-		values.Set("sender", v.URL.Query().Get("sender"))
+		sender, err := d.likelySender(v)
+		if err != nil {
+			return answer{}, err
+		}
+		values.Set("sender", sender)
 	}
 	return showGenerate(v, newForm(values)), nil
+}
+
+// likelySender returns the sender that an operator makes a key for: that of ?sender=, or
+// the only one.
+func (d *desk) likelySender(v visit) (string, error) {
+	if asked := v.URL.Query().Get("sender"); asked != "" {
+		return asked, nil
+	}
+	page, err := d.store.SendersPage(v.Context(), sqlkeys.SenderFilter{}, sqlkeys.Paging{Limit: 2})
+	if err := pagingError(err); err != nil {
+		return "", err
+	}
+	if len(page.Items) == 1 {
+		return page.Items[0].ID, nil
+	}
+	return "", nil
 }
 
 func showGenerate(v visit, f *form) answer {

@@ -106,7 +106,7 @@ func (d *desk) fill(ctx context.Context, senderID string, own map[string]sendera
 	for i, b := range balances {
 		rows[i].Remaining = b.Remaining
 		if b.ResetAfter > 0 {
-			rows[i].FullIn = seconds(b.ResetAfter)
+			rows[i].FullIn = wait(b.ResetAfter)
 		}
 	}
 	return nil
@@ -120,6 +120,9 @@ func sentence(l senderauth.Limit) string {
 	case senderauth.Blocked():
 		return "blocked: every request is refused"
 	}
+	if unit := l.Calendar.Unit(); unit != "" {
+		return fmt.Sprintf("%d in each %s, by the clock of %v", l.Requests, unit, l.Calendar.Location())
+	}
 	per := map[time.Duration]string{time.Second: "second", time.Minute: "minute", time.Hour: "hour", 24 * time.Hour: "day"}[l.Per]
 	if per == "" {
 		per = l.Per.String()
@@ -127,7 +130,10 @@ func sentence(l senderauth.Limit) string {
 	return fmt.Sprintf("%d per %s, at most %d at once", l.Requests, per, l.EffectiveBurst())
 }
 
-// seconds rounds a wait up to whole seconds.
-func seconds(d time.Duration) string {
+// wait rounds a wait up to whole seconds, or to whole days if it is long.
+func wait(d time.Duration) string {
+	if d >= 48*time.Hour {
+		return fmt.Sprintf("%d days", int(math.Ceil(d.Hours()/24)))
+	}
 	return (time.Duration(math.Ceil(d.Seconds())) * time.Second).String()
 }

@@ -40,6 +40,12 @@ func TestLimitsShowWhatIsLeftWithoutTakingAnything(t *testing.T) {
 	s.get(t, operator, "/limits").want(t, 200, "Enter the ID of a sender")
 }
 
+func TestAllowanceIsShownWithItsPeriod(t *testing.T) {
+	allowance := map[string]senderauth.Limit{"messages": senderauth.PerMonth(10_000, nil)}
+	s := newSite(t, keydesk.Config{Limits: allowance, Limiter: senderauth.NewMemoryLimiter(senderauth.MemoryLimiterConfig{})})
+	s.get(t, senderA, "/limits").want(t, 200, "10000 in each month, by the clock of UTC", "10\u202f000 of 10\u202f000")
+}
+
 func TestLimitsAreShownIfNobodySaysWhatIsLeft(t *testing.T) {
 	without := newSite(t, keydesk.Config{Limits: limits})
 	page := without.get(t, senderA, "/limits")
