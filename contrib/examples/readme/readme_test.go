@@ -1,5 +1,5 @@
-// Package readme compiles the Go snippets of the repository's README. Each snippet
-// must appear, line by line, in a Go file of the examples.
+// Package readme compiles the Go snippets of the repository's README and of that of
+// otelsender. Each snippet must appear, line by line, in a Go file of the examples.
 package readme_test
 
 import (
@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -295,9 +296,20 @@ func TestGuardedRoutesOfTheReadme(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, w.Code)
 }
 
-func TestSnippetsAreCompiled(t *testing.T) {
-	readme, err := os.ReadFile("../../../README.md")
+// snippets returns the Go snippets of a file.
+func snippets(t *testing.T, file string) []string {
+	t.Helper()
+	text, err := os.ReadFile(file)
 	require.NoError(t, err)
+	all := strings.Split(string(text), "```go\n")[1:]
+	require.NotEmpty(t, all, file)
+	for i, s := range all {
+		all[i], _, _ = strings.Cut(s, "```")
+	}
+	return all
+}
+
+func TestSnippetsAreCompiled(t *testing.T) {
 	var sources []string
 	require.NoError(t, filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".go") {
@@ -307,11 +319,9 @@ func TestSnippetsAreCompiled(t *testing.T) {
 		}
 		return err
 	}))
-	snippets := strings.Split(string(readme), "```go\n")[1:]
-	require.NotEmpty(t, snippets)
+	repository := snippets(t, "../../../README.md")
 next:
-	for _, s := range snippets {
-		s, _, _ = strings.Cut(s, "```")
+	for _, s := range slices.Concat(repository, snippets(t, "../../otelsender/README.md")) {
 		for _, source := range sources {
 			if strings.Contains(source, unindented(s)) {
 				continue next
@@ -319,8 +329,7 @@ next:
 		}
 		t.Errorf("no file of the examples has this snippet:\n%s", s)
 	}
-	program, _, _ := strings.Cut(snippets[0], "```")
-	lines := strings.FieldsFunc(program, func(r rune) bool { return r == '\n' })
+	lines := strings.FieldsFunc(repository[0], func(r rune) bool { return r == '\n' })
 	require.LessOrEqual(t, len(lines), 20, "lines of the first program that are not blank")
 }
 
