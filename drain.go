@@ -22,12 +22,16 @@ const (
 	drainRate = 4 << 10
 )
 
-// drainBody reads the body that a refused HTTP/1 request is still sending,
-// before the answer is written. A server that closes a connection while bytes
-// arrive resets it, and the client, or the proxy in front of it, may lose the
-// answer.
+// drainBody reads the body that a refused request is still sending, before the
+// answer is written. A server that closes a connection while bytes arrive resets
+// it, and the client, or the proxy in front of it, may lose the answer.
 //
-// A body that is not at its end within the bounds costs the connection: the
+// Over HTTP/2, net/http resets the stream instead, without an error, and most
+// clients keep the answer. Some do not: curl 7.88 loses it if the reset comes
+// while it sends, even a short body. So the drain waits for drainPause in all,
+// and costs no connection.
+//
+// Over HTTP/1, a body that is not at its end within the bounds costs the connection: the
 // answer says Connection: close, and net/http goes on taking bytes for half a
 // second after it. A client that waits for 100 Continue is not asked for its
 // body, and its connection ends in the same way.
@@ -36,13 +40,16 @@ const (
 // a body that never comes would delay the answer without end. The answer says
 // Connection: close there, so that net/http does not wait for the body either.
 func drainBody(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength == 0 || r.ProtoMajor != 1 || r.Body == nil || r.Body == http.NoBody {
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody || r.ProtoMajor != 1 && r.ProtoMajor != 2 {
 		return
 	}
 	server, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
 	u := drain{body: r.Body, control: http.NewResponseController(w), start: time.Now(), most: drainTime(server)}
+	if r.ProtoMajor == 2 {
+		u.most = min(u.most, drainPause)
+	}
 	if err := u.control.SetReadDeadline(u.start.Add(drainPause)); err != nil {
-		if server != nil { // no recorder of a test
+		if server != nil && r.ProtoMajor == 1 { // no recorder of a test
 			closeGently(w)
 		}
 		return
@@ -50,7 +57,7 @@ func drainBody(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Expect") == "" { // or a Read would write 100 Continue
 		io.CopyN(io.Discard, &u, drainBytes+1)
 	}
-	if u.atEnd(r.ContentLength) {
+	if r.ProtoMajor == 2 || u.atEnd(r.ContentLength) {
 		// net/http has lifted the deadline to wait for the next request, or for
 		// the client to go away: so does the drain.
 		u.control.SetReadDeadline(time.Time{})

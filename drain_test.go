@@ -339,14 +339,14 @@ func TestRefusalThroughAnOuterWriter(t *testing.T) {
 	}
 }
 
-// A request without a body, and one of HTTP/2, has nothing to wait for.
+// A request without a body has nothing to wait for.
 func TestReadDeadlineOnlyForABodyThatMayNotCome(t *testing.T) {
 	a := newApp(t, nil, senderauth.Config{})
 	for _, c := range []struct {
 		proto  int
 		length int64
 		want   bool
-	}{{1, 0, false}, {1, 10, true}, {1, -1, true}, {2, 10, false}, {2, -1, false}} {
+	}{{1, 0, false}, {1, 10, true}, {1, -1, true}, {2, 0, false}, {2, 10, true}, {2, -1, true}, {3, 10, false}} {
 		r := request()
 		r.ProtoMajor, r.ContentLength, r.Body = c.proto, c.length, io.NopCloser(strings.NewReader("ten bytes."))
 		w := &deadlines{}

@@ -64,14 +64,14 @@ func (p *Problem) Unwrap() error { return p.Err }
 // representation, such as ETag. It keeps Content-Encoding, because the layer that
 // set it encodes what is written. It writes nothing from r.
 //
-// ServeHTTP first reads the body that an HTTP/1 request is still sending, up to
-// 256 KiB of it, because a client that is cut off while it sends may lose the
-// answer. It does not wait for a body that pauses for 500 ms or comes at less than
-// 4 KiB a second. It reads for no longer than the server's ReadTimeout and half of
-// its WriteTimeout, counted from the call. If the body did not end within these
-// bounds, the connection is closed after the answer. It is also closed if w hides
-// the connection, so give the writer of an outer layer an Unwrap method, as
-// [http.ResponseController] asks.
+// ServeHTTP first reads the body that the request is still sending, up to 256 KiB
+// of it, because a client that is cut off while it sends may lose the answer. Over
+// HTTP/2 it reads for at most 500 ms. Over HTTP/1 it does not wait for a body that
+// pauses for 500 ms or comes at less than 4 KiB a second. It reads for no longer
+// than the server's ReadTimeout and half of its WriteTimeout, counted from the call.
+// If the body of an HTTP/1 request did not end within these bounds, the connection
+// is closed after the answer. It is also closed if w hides the connection, so give
+// the writer of an outer layer an Unwrap method, as [http.ResponseController] asks.
 func (p *Problem) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	complete := p.complete(challenge("", ""))
 	a := complete.compile()
