@@ -136,7 +136,7 @@ func TestPageOfAKeyOffersWhatItsStateAllows(t *testing.T) {
 	shown := func(id string) (all []string) {
 		page := s.get(t, senderA, "/keys/"+id)
 		page.want(t, 200)
-		for _, action := range []string{"rotate", "disable", "enable", "revoke"} {
+		for _, action := range []string{"rotate", "access", "disable", "enable", "revoke"} {
 			if regexpAction(action).MatchString(page.body) {
 				all = append(all, action)
 			}
@@ -156,10 +156,10 @@ func TestPageOfAKeyOffersWhatItsStateAllows(t *testing.T) {
 	require.NoError(t, s.Disable(t.Context(), disabled))
 	require.NoError(t, s.Revoke(t.Context(), revoked))
 
-	require.Equal(t, []string{"rotate", "disable", "revoke"}, shown(active))
-	require.Equal(t, []string{"rotate", "disable", "revoke"}, shown(pending))
-	require.Equal(t, []string{"disable", "revoke"}, shown(retiring))
+	require.Equal(t, []string{"rotate", "access", "disable", "revoke"}, shown(active))
+	require.Equal(t, []string{"rotate", "access", "disable", "revoke"}, shown(pending))
+	require.Equal(t, []string{"access", "disable", "revoke"}, shown(retiring))
 	require.Equal(t, []string{"revoke"}, shown(rotated))
-	require.Equal(t, []string{"enable", "revoke"}, shown(disabled))
+	require.Equal(t, []string{"access", "enable", "revoke"}, shown(disabled))
 	require.Empty(t, shown(revoked))
 }

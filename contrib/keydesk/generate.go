@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/senderauth/senderauth"
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
@@ -24,6 +25,7 @@ func (d *desk) askGenerate(v visit) (answer, error) {
 		"environment": {string(sqlkeys.Production)},
 		"format":      {string(sqlkeys.FormatUUID)},
 		"expires":     {"90d"},
+		"scopes":      {senderauth.AllScopes},
 	}
 	if v.actor.Operator {
 		sender, err := d.likelySender(v)
@@ -96,6 +98,7 @@ func (f *form) newKey(a Actor, now time.Time) sqlkeys.NewKey {
 	n.Environment = sqlkeys.Environment(f.choice("environment", string(sqlkeys.Development), string(sqlkeys.Staging), string(sqlkeys.Production)))
 	n.Format = sqlkeys.Format(f.choice("format", string(sqlkeys.FormatUUID), string(sqlkeys.FormatPrefixed)))
 	n.ExpiresAt = f.expiry("expires", "date", "never", now)
+	n.Scopes, n.Networks = f.scopes("scopes"), f.networks("networks")
 	token := f.Value("token")
 	if len(token) < 26 || len(token) > 64 {
 		f.fail("token", "The form is incomplete. Open this page again and fill it in once more.")

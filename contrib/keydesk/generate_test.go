@@ -144,6 +144,16 @@ func TestWrongFieldIsExplainedBesideItAndNothingChanges(t *testing.T) {
 		{map[string]string{"expires": "date", "date": "10000-01-01"}, "date", "Enter a date as year-month-day, such as "},
 		{change: map[string]string{"expires": "date", "date": tomorrow}},
 		{change: map[string]string{"expires": "date", "date": "9999-12-31"}},
+		{map[string]string{"scopes": `a"b`}, "scopes", `"a\"b" is not a scope`},
+		{map[string]string{"scopes": "orders:read caf\u00e9"}, "scopes", `"caf\u00e9" is not a scope`},
+		{map[string]string{"scopes": strings.Repeat("s ", 65)}, "scopes", "There are 65 scopes. At most 64 are possible."},
+		{map[string]string{"scopes": strings.Repeat("s", 2049)}, "scopes", "The scopes have more than 2048 bytes."},
+		{change: map[string]string{"scopes": strings.Repeat("s ", 64)}},
+		{change: map[string]string{"scopes": ""}},
+		{map[string]string{"networks": "10.0.0.1/8"}, "networks", `"10.0.0.1/8" is not a network such as 10.0.0.0/8`},
+		{map[string]string{"networks": "everywhere"}, "networks", `"everywhere" is not a network`},
+		{map[string]string{"networks": strings.Repeat("10.0.0.0/8 ", 65)}, "networks", "There are 65 networks. At most 64 are possible."},
+		{change: map[string]string{"networks": "10.0.0.0/8, 2001:db8::7"}},
 		{change: map[string]string{"expires": "never", "date": "nonsense that is not used"}},
 	} {
 		before := s.audit(t)

@@ -148,7 +148,7 @@ func newKeyForm(t testing.TB, s *site, as string) url.Values {
 	page.want(t, 200)
 	token := regexp.MustCompile(`name="token" value="(\w+)"`).FindStringSubmatch(page.body)
 	require.NotNil(t, token, page.body)
-	return url.Values{"token": {token[1]}, "name": {"web"}, "environment": {"staging"}, "format": {"uuid"}, "expires": {"90d"}, "date": {""}}
+	return url.Values{"token": {token[1]}, "name": {"web"}, "environment": {"staging"}, "format": {"uuid"}, "expires": {"90d"}, "date": {""}, "scopes": {"*"}, "networks": {""}}
 }
 
 // pair reads the two .env lines of a page.

@@ -86,11 +86,12 @@ type keyPage struct {
 }
 
 // keyActions are the changes that the state of a key allows.
-type keyActions struct{ Rotate, Disable, Enable, Revoke bool }
+type keyActions struct{ Rotate, Access, Disable, Enable, Revoke bool }
 
 func actionsOn(k sqlkeys.Key) keyActions {
 	return keyActions{
 		Rotate:  k.State == sqlkeys.Active || k.State == sqlkeys.Pending,
+		Access:  !hasEnded(k.State),
 		Disable: !hasEnded(k.State) && k.State != sqlkeys.Disabled,
 		Enable:  k.State == sqlkeys.Disabled,
 		Revoke:  k.State != sqlkeys.Revoked,

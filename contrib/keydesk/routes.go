@@ -27,6 +27,8 @@ func routes() []route {
 		{method: "GET", path: "/keys/{key}", serve: (*desk).showKey},
 		{method: "GET", path: "/keys/{key}/rotate", serve: (*desk).askRotate, changes: true},
 		{method: "POST", path: "/keys/{key}/rotate", serve: (*desk).rotate, changes: true},
+		{method: "GET", path: "/keys/{key}/access", serve: (*desk).askAccess, changes: true},
+		{method: "POST", path: "/keys/{key}/access", serve: (*desk).setAccess, changes: true},
 		{method: "POST", path: "/keys/{key}/disable", serve: (*desk).disable, changes: true},
 		{method: "POST", path: "/keys/{key}/enable", serve: (*desk).enable, changes: true},
 		{method: "GET", path: "/keys/{key}/revoke", serve: (*desk).askRevoke, changes: true},

@@ -33,7 +33,7 @@ var tenantRoutes = map[string]struct {
 	// With the tenant's own data.
 	"GET /{$}":       {status: 200},
 	"GET /generate":  {status: 200},
-	"POST /generate": {status: 200, form: url.Values{"token": {"a-token-that-is-long-enough"}, "name": {"mine"}, "environment": {"staging"}, "format": {"uuid"}, "expires": {"never"}}},
+	"POST /generate": {status: 200, form: url.Values{"token": {"a-token-that-is-long-enough"}, "name": {"mine"}, "environment": {"staging"}, "format": {"uuid"}, "expires": {"never"}, "scopes": {"*"}}},
 	"GET /usage":     {status: 200, key: true},
 	"GET /limits":    {status: 200, key: true},
 	"GET /audit":     {status: 200, key: true},
@@ -43,6 +43,8 @@ var tenantRoutes = map[string]struct {
 	"POST /keys/{key}/rotate":  {status: 404, form: url.Values{"grace": {"0"}, "expires": {"same"}}},
 	"POST /keys/{key}/disable": {status: 404},
 	"POST /keys/{key}/enable":  {status: 404},
+	"GET /keys/{key}/access":   {status: 404},
+	"POST /keys/{key}/access":  {status: 404, form: url.Values{"scopes": {""}, "networks": {""}, "before": {"* from "}}},
 	"GET /keys/{key}/revoke":   {status: 404},
 	"POST /keys/{key}/revoke":  {status: 404},
 
