@@ -234,12 +234,12 @@ func (t *tx) insertKeys(drafts []draft) error {
 	for i, d := range drafts {
 		k := d.key
 		pepper := t.store.peppers[0]
-		rows[i] = []any{k.ID, k.SenderID, digest(pepper, d.secret), pepperID(pepper), string(k.Format), k.Name,
+		rows[i] = []any{k.ID, k.SenderID, digest(pepper, d.secret), pepperID(pepper), t.prefixOf(k.Format), string(k.Format), k.Name,
 			string(k.Environment), d.metadata, d.scopes, d.networks, t.instant(k.CreatedAt), t.instant(k.NotBefore), t.instant(k.ExpiresAt)}
 	}
 	err := t.insert(bulk{
-		into:  `sqlkeys_keys (id, sender_id, digest, pepper, format, name, environment, metadata, scopes, networks, created_at, not_before, expires_at)`,
-		types: []string{"text", "uuid", "bytea", "text", "text", "text", "text", "jsonb", "text", "text", "timestamptz", "timestamptz", "timestamptz"},
+		into:  `sqlkeys_keys (id, sender_id, digest, pepper, prefix, format, name, environment, metadata, scopes, networks, created_at, not_before, expires_at)`,
+		types: []string{"text", "uuid", "bytea", "text", "text", "text", "text", "text", "jsonb", "text", "text", "timestamptz", "timestamptz", "timestamptz"},
 		rows:  rows,
 	})
 	if t.isDuplicate(err) {

@@ -59,9 +59,12 @@ func TestExamplesInTheHelpWork(t *testing.T) {
 				sender := strings.TrimSpace(s.ok("sender", "create"))
 				line = strings.NewReplacer("SENDER", sender, "KEYID", s.issue(sender)).Replace(line)
 				line, _, _ = strings.Cut(line, " -db ")
+				line, file, _ := strings.Cut(line, " < ")
+				in := map[string]string{"": "y\n", "leaked.txt": s.pair().APIKey}[strings.TrimSpace(file)]
+				require.NotEmpty(t, in, file)
 				args := strings.Fields(line)
 				require.Equal(t, "senderkeys", args[0])
-				r := s.with("y\n", args[1:]...)
+				r := s.with(in, args[1:]...)
 				require.Zero(t, r.code, "%s: %s", line, r.err)
 			}
 		})

@@ -17,8 +17,8 @@ var (
 )
 
 func (a *app) key() *cobra.Command {
-	key := group("key", "Issue, edit, rotate, disable, enable, revoke, list and show keys")
-	key.AddCommand(a.keyIssue(), a.keyEdit(), a.keyRotate(), a.keyRevoke(), a.keyList(),
+	key := group("key", "Issue, edit, rotate, identify, disable, enable, revoke, list and show keys")
+	key.AddCommand(a.keyIssue(), a.keyEdit(), a.keyRotate(), a.keyIdentify(), a.keyRevoke(), a.keyList(),
 		a.one("show KEYID", "Show a key", a.showKey),
 		a.changeKey("disable KEYID", "Refuse a key until it is enabled again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.Disable(ctx, id)
@@ -60,6 +60,9 @@ func (a *app) keyIssue() *cobra.Command {
 			if n.Metadata, err = parsePairs("meta", metadata); err != nil {
 				return err
 			}
+			if err := a.checkFit(ctx, s, n.Format); err != nil {
+				return err
+			}
 			return a.deliver(ctx, s, func(ctx context.Context) (sqlkeys.Issued, error) { return s.Issue(ctx, n) })
 		}),
 	}
@@ -90,6 +93,9 @@ func (a *app) keyRotate() *cobra.Command {
 			if rotation.ExpiresAt, err = parseFuture("expires", expires); err != nil {
 				return err
 			}
+			if err := a.checkRotationFit(ctx, s, args[0], rotation.Format); err != nil {
+				return err
+			}
 			err = a.deliver(ctx, s, func(ctx context.Context) (sqlkeys.Issued, error) { return s.Rotate(ctx, args[0], rotation) })
 			if errors.Is(err, errNotPrinted) {
 				return fmt.Errorf("%w; %s stays rotated: issue another key", err, args[0])
@@ -108,6 +114,7 @@ func (a *app) newKeyFlags(cmd *cobra.Command, format *string, standard string) {
 	cmd.Flags().StringVar(format, "format", "", "`FORMAT` of the key: "+strings.Join(formats, " or ")+" (default "+standard+")")
 	complete(cmd, "format", formats)
 	cmd.Flags().StringVar(&a.prefix, "prefix", "", "`PREFIX` of a prefixed key (default sender)")
+	cmd.Flags().BoolVar(&a.force, "force", false, "even if the peppers or the prefix fit no other key, so that a service may refuse this one")
 	cmd.Flags().StringVar(&a.outPath, "out", "", "new `FILE` for the sender and the key, which only you can read (default standard output)")
 }
 

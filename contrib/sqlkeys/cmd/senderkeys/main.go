@@ -55,7 +55,7 @@ type app struct {
 	env      func(string) string
 
 	db, prefix, outPath string
-	json, yes           bool
+	json, yes, force    bool
 	started             bool // the arguments were valid
 }
 

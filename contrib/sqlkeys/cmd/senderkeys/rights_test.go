@@ -134,7 +134,7 @@ func (s shell) try(args ...string) (out string, err error) {
 // operate runs the commands until one fails.
 func operate(s shell, tried map[string]bool) error {
 	sender := uuid.NewString()
-	key := ""
+	var issued issuedPair
 	for _, line := range []string{
 		"sender create -id SENDER", "sender limit SENDER -limit default=9/1m", "sender disable SENDER", "sender enable SENDER",
 		"sender edit SENDER -name Acme", "sender show SENDER", "sender list",
@@ -143,18 +143,18 @@ func operate(s shell, tried map[string]bool) error {
 		"usage", "usage -sender SENDER", "usage -key KEYID", "audit", "audit -sender SENDER", "audit -key KEYID",
 		"sender delete SENDER -yes",
 	} {
-		out, err := s.try(strings.Fields(strings.NewReplacer("SENDER", sender, "KEYID", key).Replace(line))...)
+		out, err := s.try(strings.Fields(strings.NewReplacer("SENDER", sender, "KEYID", issued.KeyID).Replace(line))...)
 		if err != nil {
 			return err
 		}
 		if strings.HasPrefix(line, "key issue") {
-			var issued struct {
-				KeyID string `json:"key_id"`
-			}
 			if err := json.Unmarshal([]byte(out), &issued); err != nil {
 				return err
 			}
-			key = issued.KeyID
+			if r := s.with(issued.APIKey, "key", "identify"); r.code != 0 {
+				return errors.New(r.err)
+			}
+			tried["key identify"] = true
 		}
 		for command := range examples {
 			if line == command || strings.HasPrefix(line, command+" ") {
