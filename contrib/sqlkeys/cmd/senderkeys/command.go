@@ -23,7 +23,7 @@ func (a *app) command() *cobra.Command {
 	root.SetErr(a.err)
 	root.PersistentFlags().StringVar(&a.db, "db", "", "PostgreSQL `URL` or path of a SQLite file (default $SENDERAUTH_DB)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
-	root.AddCommand(a.migrate(), a.sender(), a.key(), a.usage(), a.audit())
+	root.AddCommand(a.migrate(), a.sender(), a.key(), a.usage(), a.audit(), a.prune())
 	root.SetHelpCommand(help())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -27,6 +27,7 @@ var examples = map[string][]string{
 	"key revoke":     {"key revoke KEYID", "key revoke KEYID -yes"},
 	"key list":       {"key list -sender SENDER", "key list -expiring 14d", "key list -state revoked"},
 	"usage":          {"usage -sender SENDER -since 30d", "usage -key KEYID -since 2026-01-31 -json"},
+	"prune":          {"prune -audit-older-than 400d -usage-older-than 90d -dry-run", "prune -usage-older-than 90d"},
 	"audit":          {"audit -key KEYID"},
 }
 

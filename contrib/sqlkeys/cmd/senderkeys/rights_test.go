@@ -141,7 +141,7 @@ func operate(s shell, tried map[string]bool) error {
 		"key issue -sender SENDER -json", "key list", "key list -sender SENDER -expiring 14d", "key show KEYID", "key disable KEYID",
 		"key enable KEYID", "key edit KEYID -name web", "key rotate KEYID", "key revoke KEYID -yes",
 		"usage", "usage -sender SENDER", "usage -key KEYID", "audit", "audit -sender SENDER", "audit -key KEYID",
-		"sender delete SENDER -yes",
+		"prune -audit-older-than 400d -usage-older-than 90d", "sender delete SENDER -yes",
 	} {
 		out, err := s.try(strings.Fields(strings.NewReplacer("SENDER", sender, "KEYID", issued.KeyID).Replace(line))...)
 		if err != nil {
