@@ -26,7 +26,7 @@ var examples = map[string][]string{
 	"key show":       {"key show KEYID -json"},
 	"key revoke":     {"key revoke KEYID", "key revoke KEYID -yes"},
 	"key list":       {"key list -sender SENDER", "key list -expiring 14d", "key list -state revoked"},
-	"usage":          {"usage -sender SENDER -since 30d", "usage -key KEYID -since 2026-01-31 -json"},
+	"usage":          {"usage -sender SENDER -since 30d", "usage -key KEYID -since 2026-01-31 -json", "usage -format csv -since 2026-10-01 -until 2026-11-01"},
 	"prune":          {"prune -audit-older-than 400d -usage-older-than 90d -dry-run", "prune -usage-older-than 90d"},
 	"audit":          {"audit -key KEYID"},
 }
