@@ -9,8 +9,9 @@ import (
 
 // DeleteSender removes a sender with its keys and their usage, for good. The audit keeps
 // its entries and gets one more, with the name of the sender and the number of its keys.
-// The keys are refused as soon as caches learn of it, like revoked ones. But nothing is left
-// that says so: [Store.Adopt] would create the sender and a key of it anew.
+// The keys are refused as soon as the caches learn of it, like revoked ones. But the
+// database then knows nothing of the keys, so [Store.Adopt] would create the sender and
+// its key anew.
 func (s *Store) DeleteSender(ctx context.Context, id string) error {
 	return s.changeSender(ctx, id, func(t *tx, _ time.Time, l lockedSender) error {
 		entry := AuditEntry{Action: "sender.delete", SenderID: l.id}

@@ -22,10 +22,10 @@ type KeyEdit struct {
 	UnsetMetadata []string // names to remove
 }
 
-// EditKey changes what a key is called, when it ends and its metadata. The audit gets the
-// name, the expiry and the names in the metadata, but not their values. EditKey refuses a
-// revoked key, and an expiry for a key that has ended: it does not bring a key back.
-// It returns [ErrUnreadable] if it should change metadata that cannot be read.
+// EditKey changes the name, the expiry and the metadata of a key. The audit gets the name,
+// the expiry and the names in the metadata, but not their values. EditKey rejects a revoked
+// key, and an expiry for a key that has ended, because it does not bring a key back. It
+// returns [ErrUnreadable] if it should change metadata that cannot be read.
 func (s *Store) EditKey(ctx context.Context, keyID string, e KeyEdit) error {
 	if err := e.validate(); err != nil {
 		return err

@@ -38,7 +38,8 @@ type Expiry struct {
 // expiryCounts holds the number of keys by whole days left.
 type expiryCounts [expiryDays]int
 
-// NewExpiry returns an Expiry that has not counted yet. It reports a negative Interval.
+// NewExpiry returns an Expiry that has not counted yet. It returns an error if
+// cfg.Interval is negative.
 func (s *Store) NewExpiry(cfg ExpiryConfig) (*Expiry, error) {
 	if cfg.Interval < 0 {
 		return nil, fmt.Errorf("sqlkeys: ExpiryConfig.Interval: %v is below 0", cfg.Interval)

@@ -24,8 +24,8 @@ type Paging struct {
 	Reverse bool
 }
 
-// A Page is a part of a list. No connection is held between two pages, and a change
-// in between shows if it affects a later page.
+// A Page is a part of a list. The store holds no connection between two pages. If rows
+// change in between, later pages show it.
 type Page[T any] struct {
 	Items []T
 	Next  string // After of the next page; empty if this is the last one
