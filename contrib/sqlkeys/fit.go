@@ -41,8 +41,8 @@ func (s *Store) checkFit(ctx context.Context, setting, wrong, column string, our
 }
 
 // prefixOf returns what a new key starts with, for the column prefix.
-func (t *tx) prefixOf(f Format) string {
-	if f == FormatPrefixed {
+func (t *tx) prefixOf(secret string) string {
+	if checkPrefixed(t.store.prefix, secret) {
 		return t.store.prefix
 	}
 	return ""

@@ -27,8 +27,8 @@ const randomBytes, checksumBytes = 20, 4
 var keyEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // CheckKey reports whether key has one of the formats of this store: a UUID in
-// either letter case, or a prefixed key with the right checksum. Use it as
-// CheckKey of [senderauth.Config].
+// either letter case, a prefixed key with the right checksum, or what
+// [Config.AcceptKey] accepts. Use it as CheckKey of [senderauth.Config].
 func (s *Store) CheckKey(key string) bool {
 	_, ok := s.canonicalKey(key)
 	return ok
@@ -39,7 +39,7 @@ func (s *Store) canonicalKey(key string) (string, bool) {
 	if canonical, ok := uuid.Canonical(key); ok {
 		return canonical, true
 	}
-	return key, checkPrefixed(s.prefix, key)
+	return key, checkPrefixed(s.prefix, key) || s.accept != nil && s.accept(key)
 }
 
 func (s *Store) newKey(f Format) (string, error) {

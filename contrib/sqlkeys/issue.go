@@ -82,6 +82,7 @@ type draft struct {
 	key                        Key
 	metadata, scopes, networks string // as the columns store them
 	secret                     string
+	digest                     []byte // of an imported key, whose secret is unknown
 }
 
 // draft checks n and fills in the defaults. An empty secret means a random one.
@@ -180,7 +181,7 @@ func (t *tx) issue(drafts []draft, action string) ([]Issued, error) {
 	for i := range drafts {
 		k := &drafts[i].key
 		if !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(now) {
-			return nil, fmt.Errorf("sqlkeys: new key: %w: the expiry %s is in the past", ErrInvalid, k.ExpiresAt.Format(time.RFC3339))
+			return nil, pastExpiry(k.ExpiresAt)
 		}
 		k.CreatedAt, k.State = now, Active
 		if k.NotBefore.After(now) {
@@ -208,6 +209,10 @@ func (d *draft) restrictions() map[string]string {
 	return detail
 }
 
+func pastExpiry(at time.Time) error {
+	return fmt.Errorf("sqlkeys: new key: %w: the expiry %s is in the past", ErrInvalid, at.Format(time.RFC3339))
+}
+
 // requireSenders checks that the senders of the drafts exist.
 func (t *tx) requireSenders(drafts []draft) error {
 	checked := make(map[string]bool)
@@ -233,8 +238,12 @@ func (t *tx) insertKeys(drafts []draft) error {
 	rows := make([][]any, len(drafts))
 	for i, d := range drafts {
 		k := d.key
-		pepper := t.store.peppers[0]
-		rows[i] = []any{k.ID, k.SenderID, digest(pepper, d.secret), pepperID(pepper), t.prefixOf(k.Format), string(k.Format), k.Name,
+		stored, pepper, prefix := d.digest, pepperID(nil), ""
+		if stored == nil {
+			current := t.store.peppers[0]
+			stored, pepper, prefix = digest(current, d.secret), pepperID(current), t.prefixOf(d.secret)
+		}
+		rows[i] = []any{k.ID, k.SenderID, stored, pepper, prefix, string(k.Format), k.Name,
 			string(k.Environment), d.metadata, d.scopes, d.networks, t.instant(k.CreatedAt), t.instant(k.NotBefore), t.instant(k.ExpiresAt)}
 	}
 	err := t.insert(bulk{

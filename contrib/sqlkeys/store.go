@@ -28,6 +28,10 @@ type Config struct {
 	// Prefix is the part of a FormatPrefixed key before the underscore: at most
 	// 32 ASCII letters and digits. Empty means sender.
 	Prefix string
+	// AcceptKey reports whether a key may be one of another form than the store issues, such
+	// as an imported one (see [Store.Import]). The store looks it up as it is. A key that is
+	// a UUID is always accepted, in lower case. Nil accepts no other form.
+	AcceptKey func(key string) bool
 	// Actor is the name that the audit records for changes whose context
 	// carries none (see [WithActor]). Empty means unknown.
 	Actor string
@@ -68,6 +72,7 @@ type Store struct {
 
 	peppers [][]byte
 	prefix  string
+	accept  func(key string) bool        // may be nil
 	revoked *lru.Cache[string, struct{}] // IDs of keys that this store has refused as revoked
 	actor   string
 	log     *slog.Logger
@@ -92,7 +97,7 @@ func Open(ctx context.Context, db *sql.DB, cfg Config) (*Store, error) {
 		return nil, err
 	}
 
-	s := &Store{db: db, engine: e, prefix: cfg.Prefix, actor: cfg.Actor, log: cfg.Logger}
+	s := &Store{db: db, engine: e, prefix: cfg.Prefix, accept: cfg.AcceptKey, actor: cfg.Actor, log: cfg.Logger}
 	for _, p := range cfg.Peppers {
 		s.peppers = append(s.peppers, slices.Clone(p))
 	}

@@ -60,7 +60,7 @@ func TestExamplesInTheHelpWork(t *testing.T) {
 				line = strings.NewReplacer("SENDER", sender, "KEYID", s.issue(sender)).Replace(line)
 				line, _, _ = strings.Cut(line, " -db ")
 				line, file, _ := strings.Cut(line, " < ")
-				in := map[string]string{"": "y\n", "leaked.txt": s.pair().APIKey}[strings.TrimSpace(file)]
+				in := map[string]string{"": "y\n", "leaked.txt": s.pair().APIKey, "keys.csv": importedCSV}[strings.TrimSpace(file)]
 				require.NotEmpty(t, in, file)
 				args := strings.Fields(line)
 				require.Equal(t, "senderkeys", args[0])

@@ -21,6 +21,7 @@ var examples = map[string][]string{
 	"key edit":       {"key edit KEYID -name web -expires 90d", "key edit KEYID -expires never -meta team=api -unset owner"},
 	"key rotate":     {"key rotate KEYID -grace 24h -out next.env", "key rotate KEYID -grace 0s -format prefixed -prefix acme"},
 	"key identify":   {"key identify < leaked.txt"},
+	"key import":     {"key import -dry-run < keys.csv", "key import < keys.csv"},
 	"key disable":    {"key disable KEYID"},
 	"key enable":     {"key enable KEYID"},
 	"key show":       {"key show KEYID -json"},

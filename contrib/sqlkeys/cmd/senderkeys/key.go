@@ -17,8 +17,8 @@ var (
 )
 
 func (a *app) key() *cobra.Command {
-	key := group("key", "Issue, edit, rotate, identify, disable, enable, revoke, list and show keys")
-	key.AddCommand(a.keyIssue(), a.keyEdit(), a.keyRotate(), a.keyIdentify(), a.keyRevoke(), a.keyList(),
+	key := group("key", "Issue, edit, rotate, identify, import, disable, enable, revoke, list and show keys")
+	key.AddCommand(a.keyIssue(), a.keyEdit(), a.keyRotate(), a.keyIdentify(), a.keyImport(), a.keyRevoke(), a.keyList(),
 		a.one("show KEYID", "Show a key", a.showKey),
 		a.changeKey("disable KEYID", "Refuse a key until it is enabled again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.Disable(ctx, id)

@@ -155,6 +155,10 @@ func operate(s shell, tried map[string]bool) error {
 				return errors.New(r.err)
 			}
 			tried["key identify"] = true
+			if r := s.with(importedCSV, "key", "import"); r.code != 0 {
+				return errors.New(r.err)
+			}
+			tried["key import"] = true
 		}
 		for command := range examples {
 			if line == command || strings.HasPrefix(line, command+" ") {
