@@ -147,6 +147,7 @@ func (l *listener) probe(ctx context.Context) error {
 		return l.move(ctx)
 	case arrived.Load():
 		l.proven = true
+		l.feed.connected() // even if it was deaf before
 	case l.proven:
 		return errProbeLost
 	default:

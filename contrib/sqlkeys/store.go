@@ -74,6 +74,7 @@ type Store struct {
 	prefix  string
 	accept  func(key string) bool        // may be nil
 	revoked *lru.Cache[string, struct{}] // IDs of keys that this store has refused as revoked
+	feeds   feeds
 	actor   string
 	log     *slog.Logger
 }

@@ -67,15 +67,19 @@ func (s *Store) Watch(ctx context.Context, c Forgetter) error {
 	if s.db.Stats().MaxOpenConnections == 1 {
 		return errors.New("sqlkeys: Watch needs a connection for itself, and the pool has only one")
 	}
+	state := s.feeds.begin()
+	defer s.feeds.end(state)
 	wait := firstRetry
 	said := make(map[string]bool) // kinds of errors since the feed was last there
 	warn := func(err error) {
+		s.feeds.set(state, err)
 		if kind := kind(err); !said[kind] {
 			said[kind] = true
 			s.log.WarnContext(ctx, "sqlkeys: the feed of changes is lost", "error", err)
 		}
 	}
 	connected := func() {
+		s.feeds.set(state, nil)
 		if wait > firstRetry {
 			s.log.InfoContext(ctx, "sqlkeys: the feed of changes is back")
 			clear(said)

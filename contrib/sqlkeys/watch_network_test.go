@@ -69,6 +69,8 @@ func TestWatchNoticesThatNoNotificationsArrive(t *testing.T) {
 	require.Equal(t, "", unheard.next(t))
 	deafLog.eventually(t, "notifications do not arrive")
 	require.Contains(t, deafLog.String(), "PgBouncer in session mode")
+	require.ErrorContains(t, deaf.CheckFeed(), "notifications do not arrive")
+	require.NoError(t, session.CheckFeed())
 	var warned time.Time
 	require.NoError(t, migrated.db.QueryRow(`SELECT clock_timestamp()`).Scan(&warned))
 	require.Eventually(t, func() bool {
