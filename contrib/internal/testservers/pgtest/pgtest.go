@@ -177,6 +177,12 @@ func (s *Server) Restart() error {
 // Remove ends the server and deletes its data.
 func (s *Server) Remove() error { return errors.Join(s.Kill(), os.RemoveAll(s.dir)) }
 
+// Program returns a command that runs one of the programs that come with the server, such as
+// pg_dump.
+func (s *Server) Program(name string, args ...string) *exec.Cmd {
+	return exec.Command(filepath.Join(s.bin, name), args...)
+}
+
 // Addr returns the address of the server as host:port.
 func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
