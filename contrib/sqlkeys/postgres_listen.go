@@ -57,7 +57,7 @@ func (p *postgres) follow(ctx context.Context, f feed) error {
 type listener struct {
 	*postgres
 	conn    *pgx.Conn
-	server  time.Time // when the server of conn was started, which tells it apart from others
+	server  string // of conn, as startSQL says
 	feed    feed
 	probing string // the channel
 	proven  bool   // a probe has arrived
@@ -65,10 +65,6 @@ type listener struct {
 
 func (l *listener) run(ctx context.Context) error {
 	defer func() { closeConn(ctx, l.conn) }()
-	var err error
-	if l.server, err = startOf(ctx, l.conn); err != nil {
-		return err
-	}
 	if err := l.listen(ctx); err != nil {
 		return err
 	}
@@ -82,15 +78,19 @@ func (l *listener) run(ctx context.Context) error {
 	}
 }
 
-// listen begins the feed on the server.
+// startSQL tells servers apart by the time when each was started. Every role may read it.
+const startSQL = `extract(epoch FROM pg_postmaster_start_time())::text`
+
+// listen begins the feed on the server of l.conn, in one round trip.
 func (l *listener) listen(ctx context.Context) error {
-	for _, name := range []string{channel, l.probing} {
-		if _, err := l.conn.Exec(ctx, `LISTEN "`+name+`"`); isReadOnly(err) {
-			return fmt.Errorf("the server is a standby, which has no notifications: connect to the primary, for example with target_session_attrs=read-write: %w", err)
-		} else if err != nil {
-			return err
-		}
+	results, err := l.conn.PgConn().Exec(ctx, `LISTEN "`+channel+`"; LISTEN "`+l.probing+`"; SELECT `+startSQL).ReadAll()
+	if isReadOnly(err) {
+		return fmt.Errorf("the server is a standby, which has no notifications: connect to the primary, for example with target_session_attrs=read-write: %w", err)
 	}
+	if err != nil {
+		return err
+	}
+	l.server = string(results[2].Rows[0][0])
 	l.feed.start()
 	return nil
 }
@@ -117,13 +117,13 @@ func (l *listener) probe(ctx context.Context) error {
 	sending, cancel := context.WithTimeout(ctx, heartbeatTimeout)
 	defer cancel()
 	own := l.server
-	var server time.Time
+	var server string
 	var arrived, accepted atomic.Bool
 	sent := make(chan error, 1)
 	go func() { // a busy pool does not hold up notifications
-		err := l.db.QueryRowContext(sending, `SELECT pg_postmaster_start_time() FROM pg_notify($1, '')`, l.probing).Scan(&server)
+		err := l.db.QueryRowContext(sending, `SELECT `+startSQL+` FROM pg_notify($1, '')`, l.probing).Scan(&server)
 		accepted.Store(err == nil)
-		if err != nil || !server.Equal(own) || arrived.Load() {
+		if err != nil || server != own || arrived.Load() {
 			stop() // there is nothing to wait for
 		}
 		sent <- err
@@ -143,7 +143,7 @@ func (l *listener) probe(ctx context.Context) error {
 		return err
 	case unsent != nil:
 		return nil // a busy pool says nothing about the listener
-	case !server.Equal(own):
+	case server != own:
 		return l.move(ctx)
 	case arrived.Load():
 		l.proven = true
@@ -170,22 +170,22 @@ func (l *listener) move(ctx context.Context) error {
 		return err
 	}
 	server, err := startOf(ctx, conn)
-	if err != nil || server.Equal(l.server) { // the pool lags behind the listener
+	if err != nil || server == l.server { // the pool lags behind the listener
 		closeConn(ctx, conn)
 		return err
 	}
 	closeConn(ctx, l.conn)
-	l.conn, l.server, l.proven = conn, server, false
+	l.conn, l.proven = conn, false
 	l.feed.moved()
 	return l.listen(ctx)
 }
 
 // startOf returns when the server of a connection was started.
-func startOf(ctx context.Context, conn *pgx.Conn) (start time.Time, err error) {
+func startOf(ctx context.Context, conn *pgx.Conn) (start string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
 	defer cancel()
 	// The simple protocol prepares no statement, so this works through PgBouncer, too.
-	err = conn.QueryRow(ctx, `SELECT pg_postmaster_start_time()`, pgx.QueryExecModeSimpleProtocol).Scan(&start)
+	err = conn.QueryRow(ctx, `SELECT `+startSQL, pgx.QueryExecModeSimpleProtocol).Scan(&start)
 	return start, err
 }
 
