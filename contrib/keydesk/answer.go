@@ -3,6 +3,7 @@ package keydesk
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -19,6 +20,7 @@ type answer struct {
 	sender   string // whom the page is about, for the links of an operator
 	body     any
 	location string // relative to the desk, for a redirect after a change
+	json     any    // the body, in place of a page
 }
 
 // A refusal is an error with a page of its own.
@@ -54,12 +56,19 @@ func explain(err error) *refusal {
 // refuse answers with the page of an error.
 func (d *desk) refuse(w http.ResponseWriter, v visit, err error) {
 	e := explain(err)
+	if v.json && problemOf(err).Status < 500 {
+		e = &refusal{allow: e.allow}
+	}
 	if e.status >= 500 {
 		d.log.ErrorContext(v.Context(), "keydesk: a request failed", "method", v.Method, "path", v.URL.Path, "error", err)
 		w.Header().Set("Retry-After", "5")
 	}
 	if e.allow != "" {
 		w.Header().Set("Allow", e.allow)
+	}
+	if v.json {
+		problemOf(err).ServeHTTP(w, v.Request)
+		return
 	}
 	d.respond(w, v, answer{status: e.status, template: "refusal.html", title: e.title,
 		body: refusalPage{Text: e.text, Link: e.link, Label: e.label}})
@@ -92,6 +101,10 @@ func (d *desk) respond(w http.ResponseWriter, v visit, a answer) {
 		w.WriteHeader(http.StatusSeeOther)
 		return
 	}
+	if a.json != nil {
+		d.respondJSON(w, v, a)
+		return
+	}
 	var b bytes.Buffer
 	err := templates[a.template].ExecuteTemplate(&b, "layout.html", page{
 		Root:     root,
@@ -115,6 +128,19 @@ func (d *desk) respond(w http.ResponseWriter, v visit, a answer) {
 		w.WriteHeader(a.status)
 	}
 	w.Write(b.Bytes())
+}
+
+func (d *desk) respondJSON(w http.ResponseWriter, v visit, a answer) {
+	b, err := json.Marshal(a.json)
+	if err != nil {
+		d.refuse(w, v, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if a.status != 0 {
+		w.WriteHeader(a.status)
+	}
+	w.Write(append(b, '\n'))
 }
 
 // A tab is an entry of the navigation.

@@ -39,4 +39,9 @@
 // Answers have a Content-Security-Policy that allows no inline script or style and no
 // frame, and Cache-Control: no-store. Requests from other origins that would change
 // something are refused by [net/http.CrossOriginProtection]. No URL has a key in it.
+//
+// # JSON
+//
+// Below /api/v1 a JSON API does what the pages do, under the same authorization.
+// GET /api/v1/openapi.json describes it.
 package keydesk

@@ -135,8 +135,13 @@ func (f *form) date(field string, now time.Time) time.Time {
 // grace reads how long an old key goes on working, at most until its own end.
 func (f *form) grace(field string, k sqlkeys.Key, now time.Time) time.Duration {
 	g := lifetimes[f.choice(field, "0", "1h", "24h", "7d", "30d")]
+	f.withinLife(field, g, k, now)
+	return g
+}
+
+// withinLife checks that a grace period ends before the key does.
+func (f *form) withinLife(field string, g time.Duration, k sqlkeys.Key, now time.Time) {
 	if !k.ExpiresAt.IsZero() && now.Add(g).After(k.ExpiresAt) && g > 0 {
 		f.fail(field, "The old key expires before that, at %s.", instant(k.ExpiresAt))
 	}
-	return g
 }

@@ -23,14 +23,16 @@ type limitsPage struct {
 
 // A limitRow is one limit of a sender with what is left of it.
 type limitRow struct {
-	Name      string
-	Text      string // such as 200 per minute
-	Burst     int
-	Own       bool // the sender's plan says it, not the service
-	Unused    bool // the plan names a limit that the service does not have
-	Bucket    bool // neither unlimited nor blocked
-	Remaining int
-	FullIn    string
+	Name       string
+	Limit      senderauth.Limit
+	Text       string // such as 200 per minute
+	Burst      int
+	Own        bool // the sender's plan says it, not the service
+	Unused     bool // the plan names a limit that the service does not have
+	Bucket     bool // neither unlimited nor blocked
+	Remaining  int
+	ResetAfter time.Duration
+	FullIn     string
 }
 
 // showLimits shows the limits of a sender, and what is left of them right now.
@@ -51,7 +53,7 @@ func (d *desk) showLimits(v visit) (answer, error) {
 		return answer{}, err
 	}
 	p.Limits = d.limitsOf(x)
-	if err := d.fill(v.Context(), about.Sender, x.Limits, p.Limits); err != nil {
+	if err := d.fill(v.Context(), about.Sender, p.Limits); err != nil {
 		d.log.WarnContext(v.Context(), "keydesk: the Limiter does not say what is left", "error", err)
 		p.Failed, p.Known = true, false
 	}
@@ -73,6 +75,7 @@ func (d *desk) limitsOf(x sqlkeys.Sender) []limitRow {
 		_, used := d.limits[name]
 		rows = append(rows, limitRow{
 			Name:   name,
+			Limit:  l,
 			Text:   sentence(l),
 			Burst:  l.EffectiveBurst(),
 			Own:    own,
@@ -84,17 +87,13 @@ func (d *desk) limitsOf(x sqlkeys.Sender) []limitRow {
 }
 
 // fill asks the limiter what is left of each limit, at no cost.
-func (d *desk) fill(ctx context.Context, senderID string, own map[string]senderauth.Limit, rows []limitRow) error {
+func (d *desk) fill(ctx context.Context, senderID string, rows []limitRow) error {
 	if d.limiter == nil || len(rows) == 0 {
 		return nil
 	}
 	charges := make([]senderauth.Charge, len(rows))
 	for i, row := range rows {
-		l, ok := own[row.Name]
-		if !ok {
-			l = d.limits[row.Name]
-		}
-		charges[i] = senderauth.Charge{Name: row.Name, Limit: l}
+		charges[i] = senderauth.Charge{Name: row.Name, Limit: row.Limit}
 	}
 	balances, err := d.limiter.Take(ctx, senderID, charges)
 	if err != nil {
@@ -104,7 +103,7 @@ func (d *desk) fill(ctx context.Context, senderID string, own map[string]sendera
 		return fmt.Errorf("keydesk: the Limiter returned %d balances for %d charges", len(balances), len(rows))
 	}
 	for i, b := range balances {
-		rows[i].Remaining = b.Remaining
+		rows[i].Remaining, rows[i].ResetAfter = b.Remaining, max(b.ResetAfter, 0)
 		if b.ResetAfter > 0 {
 			rows[i].FullIn = wait(b.ResetAfter)
 		}

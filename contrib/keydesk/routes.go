@@ -16,11 +16,12 @@ type route struct {
 	serve        func(*desk, visit) (answer, error)
 	changes      bool // refused if the desk is read-only
 	operators    bool // there is no such page for a tenant
+	json         bool // part of the JSON API
 }
 
 // routes lists everything that needs an Actor.
 func routes() []route {
-	return []route{
+	return append([]route{
 		{method: "GET", path: "/{$}", serve: (*desk).listKeys},
 		{method: "GET", path: "/generate", serve: (*desk).askGenerate, changes: true},
 		{method: "POST", path: "/generate", serve: (*desk).generate, changes: true},
@@ -45,7 +46,7 @@ func routes() []route {
 		{method: "POST", path: "/senders/{sender}/plan", serve: (*desk).setPlan, changes: true, operators: true},
 		{method: "POST", path: "/senders/{sender}/disable", serve: (*desk).disableSender, changes: true, operators: true},
 		{method: "POST", path: "/senders/{sender}/enable", serve: (*desk).enableSender, changes: true, operators: true},
-	}
+	}, apiRoutes()...)
 }
 
 // mount adds the routes to the mux, and an answer for every other method and path.
@@ -75,6 +76,7 @@ func (d *desk) mount(routes []route) {
 type visit struct {
 	*http.Request
 	actor Actor
+	json  bool // whether the client wants JSON
 }
 
 // serve answers one request: who is it, may they, do it, show it.
@@ -82,7 +84,7 @@ func (d *desk) serve(w http.ResponseWriter, r *http.Request, x route) {
 	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
 	defer cancel()
 	r = r.WithContext(ctx)
-	v := visit{Request: r}
+	v := visit{Request: r, json: isAPI(r.URL.Path)}
 	if err := d.origins.Check(r); err != nil {
 		d.refuse(w, v, &refusal{status: http.StatusForbidden, title: "Not from here",
 			text: "The request came from another site. Open the page itself and try again."})
@@ -115,7 +117,7 @@ func (d *desk) answer(v visit, x route) (answer, error) {
 	case d.readOnly && x.changes:
 		return answer{}, &refusal{status: http.StatusForbidden, title: "Read only", text: "Keys cannot be changed here."}
 	}
-	if v.Method == http.MethodPost {
+	if v.Method == http.MethodPost && !x.json {
 		if err := parseForm(v.Request); err != nil {
 			return answer{}, err
 		}
@@ -126,7 +128,10 @@ func (d *desk) answer(v visit, x route) (answer, error) {
 // refuseStranger answers a request that Authorize has refused.
 func (d *desk) refuseStranger(w http.ResponseWriter, v visit, err error) {
 	var own http.Handler
+	var login signIn
 	switch {
+	case v.json && errors.As(err, &login):
+		d.refuse(w, v, err)
 	case errors.As(err, &own):
 		own.ServeHTTP(w, v.Request)
 	case errors.Is(err, ErrForbidden):

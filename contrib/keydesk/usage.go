@@ -49,12 +49,7 @@ func (d *desk) showUsage(v visit) (answer, error) {
 	if about.Sender == "" {
 		return answer{template: "choose.html", title: "Usage", tab: "usage", body: "usage"}, nil
 	}
-	p := usagePage{scope: about, Period: periods[0], Periods: periods}
-	for _, x := range periods {
-		if x.ID == v.URL.Query().Get("period") {
-			p.Period = x
-		}
-	}
+	p := usagePage{scope: about, Period: periodOf(v), Periods: periods}
 	first := p.Period.first(time.Now())
 	bars, err := d.bars(v, about, p.Period, first)
 	if err != nil {
@@ -63,6 +58,16 @@ func (d *desk) showUsage(v visit) (answer, error) {
 	p.Chart = newChart(bars, p.Period)
 	p.Totals, p.All = totalsOf(bars)
 	return answer{template: "usage.html", title: "Usage", tab: "usage", sender: about.Sender, body: p}, nil
+}
+
+// periodOf returns the period that a request asks for, or the first one.
+func periodOf(v visit) period {
+	for _, p := range periods {
+		if p.ID == v.URL.Query().Get("period") {
+			return p
+		}
+	}
+	return periods[0]
 }
 
 // first returns the start of the first bar. The last bar is the current one.
