@@ -74,7 +74,7 @@ type process struct {
 
 // patience bounds how long a test waits for a broken process. No test waits that long
 // for a working one.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // command returns a command on a database that many tests share, unless env or args
 // name another one.

@@ -47,6 +47,11 @@ func TestKeysPageInABrowser(t *testing.T) {
 
 	b.load(200, chromedp.Click(`main .button.primary`)) // to the key
 	require.Contains(t, b.text("h1"), "billing worker")
+	b.click(200, "Change access")
+	b.do(chromedp.SetValue(`input[name=networks]`, "10.0.0.1/8"))
+	b.click(422, "Change")
+	b.do(chromedp.SetValue(`input[name=networks]`, "127.0.0.0/8"))
+	b.click(200, "Change")
 	b.click(200, "Rotate")
 	b.click(200, "Rotate")
 	newID, newKey := envOf(t, b.copied(".env lines"))

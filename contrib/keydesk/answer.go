@@ -47,7 +47,14 @@ func explain(err error) *refusal {
 	if errors.As(err, &own) {
 		return own
 	}
-	if errors.Is(err, sqlkeys.ErrNotFound) {
+	var wrong *wrongFields
+	var login signIn
+	switch {
+	case errors.As(err, &wrong):
+		return &refusal{status: http.StatusUnprocessableEntity, title: "Wrong fields", text: "Some fields are wrong. Nothing was changed."}
+	case errors.As(err, &login):
+		return &refusal{status: http.StatusUnauthorized, title: "Signed out", text: "Sign in first."}
+	case errors.Is(err, sqlkeys.ErrNotFound):
 		return errNotFound
 	}
 	return errAway
@@ -56,9 +63,6 @@ func explain(err error) *refusal {
 // refuse answers with the page of an error.
 func (d *desk) refuse(w http.ResponseWriter, v visit, err error) {
 	e := explain(err)
-	if v.json && problemOf(err).Status < 500 {
-		e = &refusal{allow: e.allow}
-	}
 	if e.status >= 500 {
 		d.log.ErrorContext(v.Context(), "keydesk: a request failed", "method", v.Method, "path", v.URL.Path, "error", err)
 		w.Header().Set("Retry-After", "5")

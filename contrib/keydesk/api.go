@@ -58,19 +58,14 @@ func isAPI(path string) bool { return strings.HasPrefix(path, apiPrefix+"/") }
 
 // problemOf returns the answer of the JSON API for an error.
 func problemOf(err error) *senderauth.Problem {
-	var wrong *wrongFields
-	if errors.As(err, &wrong) {
-		return &senderauth.Problem{Status: http.StatusUnprocessableEntity, Detail: "Some fields are wrong. Nothing was changed.",
-			Extensions: map[string]any{"errors": wrong.fields}}
-	}
-	var login signIn
-	if errors.As(err, &login) {
-		return &senderauth.Problem{Status: http.StatusUnauthorized, Detail: "Sign in first.", Challenge: `Session realm="keys"`}
-	}
 	e := explain(err)
-	p := &senderauth.Problem{Status: e.status, Detail: e.text, Err: err}
+	p := &senderauth.Problem{Status: e.status, Detail: e.text, Challenge: `Session realm="keys"`, Err: err}
 	if e.status >= 500 {
 		p.RetryAfter = 5 * time.Second
+	}
+	var wrong *wrongFields
+	if errors.As(err, &wrong) {
+		p.Extensions = map[string]any{"errors": wrong.fields}
 	}
 	return p
 }

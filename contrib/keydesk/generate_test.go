@@ -87,6 +87,7 @@ func TestOneFormMakesOneKey(t *testing.T) {
 func TestOperatorGeneratesForASender(t *testing.T) {
 	s := newSite(t, keydesk.Config{})
 	s.get(t, operator, "/generate?sender="+senderA).want(t, 200, `value="`+senderA+`"`)
+	require.NotContains(t, s.get(t, operator, "/generate").body, senderA, "with several senders, an operator chooses")
 	form := newKeyForm(t, s, operator)
 	for sender, text := range map[string]string{
 		"":                                     "Enter the ID of a sender: a UUID of 36 characters.",

@@ -15,10 +15,9 @@ import (
 
 type limitsPage struct {
 	scope
-	Limits  []limitRow
-	Known   bool // whether anybody could say what is left
-	Failed  bool // whether that failed right now
-	Missing bool // the sender does not exist yet
+	Limits []limitRow
+	Known  bool // whether anybody could say what is left
+	Failed bool // whether that failed right now
 }
 
 // A limitRow is one limit of a sender with what is left of it.
@@ -46,10 +45,8 @@ func (d *desk) showLimits(v visit) (answer, error) {
 	}
 	p := limitsPage{scope: about, Known: d.limiter != nil}
 	x, err := d.store.Sender(v.Context(), about.Sender)
-	switch {
-	case errors.Is(err, sqlkeys.ErrNotFound):
-		p.Missing = true
-	case err != nil && !errors.Is(err, sqlkeys.ErrUnreadable):
+	// A tenant that is no sender yet will have the limits of the service.
+	if err != nil && !errors.Is(err, sqlkeys.ErrNotFound) && !errors.Is(err, sqlkeys.ErrUnreadable) {
 		return answer{}, err
 	}
 	p.Limits = d.limitsOf(x)

@@ -58,6 +58,8 @@ func TestLimitsAreShownIfNobodySaysWhatIsLeft(t *testing.T) {
 	require.NotContains(t, page.body, "10.0.0.7")
 	require.Contains(t, broken.log.String(), "10.0.0.7")
 
+	without.get(t, "cccccccc-3a0e-4d6e-9c2b-0f7f5a1c0a11", "/limits").want(t, 200, "200 per minute, at most 50 at once")
+
 	none := newSite(t, keydesk.Config{})
 	none.get(t, senderA, "/limits").want(t, 200, "No limits are shown here.")
 }
