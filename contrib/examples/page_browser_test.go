@@ -47,7 +47,7 @@ func TestKeysPageInABrowser(t *testing.T) {
 
 	b.load(200, chromedp.Click(`main .button.primary`)) // to the key
 	require.Contains(t, b.text("h1"), "billing worker")
-	b.click(200, "Change access")
+	b.click(200, "Edit")
 	b.do(chromedp.SetValue(`input[name=networks]`, "10.0.0.1/8"))
 	b.click(422, "Change")
 	b.do(chromedp.SetValue(`input[name=networks]`, "127.0.0.0/8"))

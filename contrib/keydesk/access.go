@@ -16,7 +16,7 @@ type accessPage struct {
 	Form *form
 }
 
-// askAccess asks what a key may do, and from where.
+// askAccess asks what a key is called, what it may do, and from where.
 func (d *desk) askAccess(v visit) (answer, error) {
 	k, err := d.key(v)
 	if err != nil {
@@ -26,6 +26,7 @@ func (d *desk) askAccess(v visit) (answer, error) {
 		return answer{}, d.conflict(v, k, nil)
 	}
 	return showAccess(k, newForm(url.Values{
+		"name":     {k.Name},
 		"scopes":   {strings.Join(k.Scopes, " ")},
 		"networks": {networksText(k.Networks)},
 		"before":   {accessText(k)},
@@ -33,14 +34,14 @@ func (d *desk) askAccess(v visit) (answer, error) {
 }
 
 func showAccess(k sqlkeys.Key, f *form) answer {
-	a := answer{template: "access.html", title: "Access of " + title(k), tab: "keys", sender: k.SenderID, body: accessPage{k, f}}
+	a := answer{template: "access.html", title: "Edit " + title(k), tab: "keys", sender: k.SenderID, body: accessPage{k, f}}
 	if f.Failed() {
 		a.status = http.StatusUnprocessableEntity
 	}
 	return a
 }
 
-// setAccess changes what a key may do, and from where, unless somebody else has changed
+// setAccess changes what a key is called, what it may do, and from where, unless somebody else has changed
 // it since the form was shown.
 func (d *desk) setAccess(v visit) (answer, error) {
 	k, err := d.key(v)
@@ -51,7 +52,7 @@ func (d *desk) setAccess(v visit) (answer, error) {
 		return answer{}, d.conflict(v, k, nil)
 	}
 	f := newForm(v.PostForm)
-	scopes, networks := f.scopes("scopes"), f.networks("networks")
+	name, scopes, networks := f.name("name"), f.scopes("scopes"), f.networks("networks")
 	switch {
 	case f.Failed():
 		return showAccess(k, f), nil
@@ -69,12 +70,17 @@ func (d *desk) setAccess(v visit) (answer, error) {
 			return answer{}, d.conflict(v, k, err)
 		}
 	}
-	return answer{location: "keys/" + k.ID + "?done=access-changed"}, nil
+	if name != k.Name {
+		if err := d.store.EditKey(v.Context(), k.ID, sqlkeys.KeyEdit{Name: &name}); err != nil {
+			return answer{}, d.conflict(v, k, err)
+		}
+	}
+	return answer{location: "keys/" + k.ID + "?done=edited"}, nil
 }
 
 // accessText identifies what a form showed.
 func accessText(k sqlkeys.Key) string {
-	return strings.Join(k.Scopes, " ") + " from " + networksText(k.Networks)
+	return strings.Join(k.Scopes, " ") + " from " + networksText(k.Networks) + " as " + k.Name
 }
 
 func networksText(networks []netip.Prefix) string {

@@ -39,18 +39,18 @@ func TestAccessOfAKeyIsChangedUnlessSomebodyElseHasChangedIt(t *testing.T) {
 	s := newSite(t, keydesk.Config{})
 	issued := s.issue(t, sqlkeys.NewKey{SenderID: senderA})
 	page := "/keys/" + issued.Key.ID
-	s.get(t, senderA, page+"/access").want(t, 200, `name="before" value="* from "`)
-	form := url.Values{"scopes": {"orders:read"}, "networks": {"10.0.0.0/8"}, "before": {"* from "}}
+	s.get(t, senderA, page+"/access").want(t, 200, `name="before" value="* from  as "`)
+	form := url.Values{"scopes": {"orders:read"}, "networks": {"10.0.0.0/8"}, "before": {"* from  as "}, "name": {"web"}}
 	s.post(t, senderA, page+"/access", form).want(t, 303)
 	sender, err := s.Validate(t.Context(), issued.Credentials)
 	require.NoError(t, err)
 	require.Equal(t, []string{"orders:read"}, sender.Scopes)
 	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, sender.Networks)
-	s.get(t, senderA, page+"?done=access-changed").want(t, 200, "The access of the key is changed.")
+	s.get(t, senderA, page+"?done=edited").want(t, 200, "The key is changed.", "<bdi>web</bdi>")
 
 	before := s.audit(t)
 	s.post(t, senderA, page+"/access", form).want(t, 409, "Somebody changed the key since you opened the form.")
-	form.Set("before", "orders:read from 10.0.0.0/8")
+	form.Set("before", "orders:read from 10.0.0.0/8 as web")
 	s.post(t, senderA, page+"/access", form).want(t, 303)
 	require.Equal(t, before, s.audit(t), "what is as it was is not changed")
 	form.Set("networks", "300.0.0.1")

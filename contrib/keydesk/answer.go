@@ -165,9 +165,9 @@ func tabsOf(a Actor, sender string) []tab {
 // notices are what a page can say about the change that led to it. A link can choose
 // one of them, and no other text.
 var notices = map[string]string{
-	"disabled":       "The key is disabled. Requests with it are refused until you enable it.",
-	"enabled":        "The key is enabled. Requests with it are accepted again.",
-	"access-changed": "The access of the key is changed. It applies to requests from now on.",
+	"disabled": "The key is disabled. Requests with it are refused until you enable it.",
+	"enabled":  "The key is enabled. Requests with it are accepted again.",
+	"edited":   "The key is changed. It applies to requests from now on.",
 
 	"revoked": "The key is revoked for good.",
 

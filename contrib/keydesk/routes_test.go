@@ -45,7 +45,7 @@ var tenantRoutes = map[string]struct {
 	"POST /keys/{key}/disable": {status: 404},
 	"POST /keys/{key}/enable":  {status: 404},
 	"GET /keys/{key}/access":   {status: 404},
-	"POST /keys/{key}/access":  {status: 404, form: url.Values{"scopes": {""}, "networks": {""}, "before": {"* from "}}},
+	"POST /keys/{key}/access":  {status: 404, form: url.Values{"scopes": {""}, "networks": {""}, "before": {"* from  as theirs"}, "name": {"mine"}}},
 	"GET /keys/{key}/revoke":   {status: 404},
 	"POST /keys/{key}/revoke":  {status: 404},
 

@@ -33,7 +33,10 @@ func TestOperatorCreatesASender(t *testing.T) {
 	}, made)
 	require.Equal(t, "olga", s.audit(t)[2].Actor)
 	s.get(t, operator, "/senders/"+m[1]+"?done=sender-created").want(t, 200, "The sender is created.", "200 per minute, at most 50 at once", "Acme <&>")
-	s.get(t, operator, "/senders").want(t, 200, m[1], "company", senderA)
+	name := "Acme <Inc>"
+	require.NoError(t, s.EditSender(t.Context(), m[1], sqlkeys.SenderEdit{Name: &name}))
+	s.get(t, operator, "/senders").want(t, 200, m[1], "company", senderA, name)
+	s.get(t, operator, "/senders/"+m[1]).want(t, 200, name)
 
 	s.post(t, operator, "/create-sender", form).want(t, 409, "There is a sender with that ID already")
 	require.Equal(t, 3, senderCount(t, s))
