@@ -3,12 +3,14 @@ module github.com/senderauth/senderauth/contrib/sqlkeys
 go 1.25.0
 
 require (
+	github.com/creack/pty v1.1.24
 	github.com/google/uuid v1.6.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/pressly/goose/v3 v3.26.0
 	github.com/senderauth/senderauth v0.0.0
 	github.com/spf13/cobra v1.10.2
 	github.com/stretchr/testify v1.12.1
+	golang.org/x/term v0.45.0
 	modernc.org/sqlite v1.59.0
 )
 

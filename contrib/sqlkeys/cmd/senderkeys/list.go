@@ -26,13 +26,19 @@ func printAll[T any](a *app, all iter.Seq2[T, error], l listing[T]) error {
 	t, array := table{out: out}, jsonArray{out: out}
 	t.add(l.header)
 	unreadable := 0
+	p := a.progress("Reading", "rows")
+	if isTerminal(a.out) { // where the rows show how far it is
+		p.end()
+	}
+	defer p.end()
 	for v, err := range all {
+		p.add(1)
 		if err != nil && !errors.Is(err, sqlkeys.ErrUnreadable) {
 			return errors.Join(err, out.Flush())
 		}
 		if err != nil {
 			unreadable++
-			fmt.Fprintln(a.err, "senderkeys: "+forPeople.Replace(err.Error()))
+			fmt.Fprintln(p, "senderkeys: "+forPeople.Replace(err.Error()))
 		}
 		if a.json {
 			err = array.add(l.json(v, err))

@@ -40,7 +40,9 @@ func (a *app) migrate() *cobra.Command {
 		Short: "Create the tables, or bring them up to date",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			p := a.progress("Migrating", "")
 			s, err := a.open(cmd.Context(), sqlkeys.Config{Migrate: true})
+			p.end()
 			if err != nil {
 				return err
 			}
