@@ -27,8 +27,9 @@ type MemoryLimiterConfig struct {
 // rate.Limiters of golang.org/x/time/rate. It owns no goroutine, and all its
 // methods are safe for concurrent use.
 //
-// What senders have used of an allowance is lost when the instance ends. The wall clock
-// decides which period it is.
+// What senders have used of an allowance is lost when the instance ends. Keep monthly
+// allowances where they outlive a restart, such as in Redis with contrib/redislimit. The
+// wall clock decides which period it is.
 //
 // Tokens are float64. By rounding, N requests can mint at most N x Burst x 2^-50
 // tokens. To mint one token takes more than ten trillion requests with a burst of

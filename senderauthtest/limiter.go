@@ -23,7 +23,7 @@ type LimiterConfig struct {
 	New func(t *testing.T) senderauth.Limiter
 	// Run runs one test. Use synctest.Test for a limiter that does no I/O: every
 	// time is then exact, and the tests do not wait. Nil means a plain call of f,
-	// and the tests sleep for about two seconds.
+	// and the tests sleep for about four seconds.
 	Run func(t *testing.T, f func(t *testing.T))
 	// Now and Sleep are the clock of the limiter. Nil means that of package time.
 	Now   func() time.Time
@@ -49,6 +49,8 @@ type LimiterConfig struct {
 //   - Unlimited, Blocked, a cost of 0 and a cost above the burst mean what their
 //     comments say;
 //   - a bucket keeps its tokens when its limit changes;
+//   - an allowance is granted once in each period, together with the other charges or
+//     not at all, and no change of the limit grants it again;
 //   - a mistake of the caller is an error;
 //   - Take is safe for concurrent use.
 func TestLimiter(t *testing.T, cfg LimiterConfig) {
@@ -87,6 +89,11 @@ func TestLimiter(t *testing.T, cfg LimiterConfig) {
 		{"mistakes of the caller are errors", testMistakes},
 		{"charges are neither changed nor kept", testChargesUntouched},
 		{"an ended context is not a refusal", testEndedLimiterContext},
+		{"an allowance is granted once in its period", testAllowance},
+		{"an allowance starts anew with its period", testNextPeriod},
+		{"allowances and buckets are taken together or not at all", testAllowanceTogether},
+		{"a bucket and the allowances of one name are apart", testKinds},
+		{"parallel charges admit exactly the allowance", testParallelAllowance},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg.Run(t, func(t *testing.T) { c.test(&limiterTest{T: t, cfg: cfg, Limiter: cfg.New(t)}) })

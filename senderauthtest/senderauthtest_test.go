@@ -130,6 +130,47 @@ var wrongLimiters = map[string]func(*testing.T) senderauth.Limiter{
 		return bs, err
 	}),
 	"an ended context is not a refusal": func(*testing.T) senderauth.Limiter { return refusesEnded{memory()} },
+	"an allowance is granted once in its period": balances(func(c senderauth.Charge, b *senderauth.Balance) {
+		if c.Limit.Calendar.Unit() != "" {
+			b.ResetAfter -= 2
+		}
+	}),
+	"an allowance starts anew with its period": around(func(l senderauth.Limiter, sender string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
+		for i, c := range charges {
+			if c.Limit.Calendar.Unit() == "day" {
+				charges[i].Limit = senderauth.PerDay(c.Limit.Requests, nil)
+			}
+		}
+		return ask(l, sender, charges...)
+	}),
+	"allowances and buckets are taken together or not at all": around(func(l senderauth.Limiter, sender string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
+		if len(charges) < 2 {
+			return ask(l, sender, charges...)
+		}
+		first, err := ask(l, sender, charges[:1]...)
+		if err != nil {
+			return nil, err
+		}
+		rest, err := ask(l, sender, charges[1:]...)
+		return append(first, rest...), err
+	}),
+	"a bucket and the allowances of one name are apart": limitInKey,
+	"parallel charges admit exactly the allowance": func(*testing.T) senderauth.Limiter {
+		inner := memory()
+		return limiterFunc(func(sender string, charges []senderauth.Charge) ([]senderauth.Balance, error) {
+			looks := append([]senderauth.Charge(nil), charges...)
+			for i := range looks {
+				looks[i].Cost = 0
+			}
+			bs, err := ask(inner, sender, looks...)
+			time.Sleep(time.Millisecond)
+			for i := range bs {
+				bs[i].Refused = bs[i].Remaining < charges[i].Cost
+				charges[i].Limit = senderauth.Unlimited() // it is decided
+			}
+			return bs, err
+		})
+	},
 }
 
 // fixedWindow gives the whole burst back at the start of each window.

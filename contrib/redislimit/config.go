@@ -60,8 +60,8 @@ type Config struct {
 	//     evict buckets.
 	OnMode func(m Mode, err error)
 
-	// Prefix starts each key in Redis: {Prefix:v1:sender}:name. Empty means
-	// "senderauth". Services that share a Redis must each have a prefix of their
+	// Prefix starts each key in Redis: {Prefix:v1:sender}:name, or of an allowance
+	// {Prefix:v1:sender}month:name and day:name. Empty means "senderauth". Services that share a Redis must each have a prefix of their
 	// own. With the same prefix, limits of the same name are one bucket for each
 	// sender ID, so the services spend each other's quota.
 	Prefix string

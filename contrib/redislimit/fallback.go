@@ -40,14 +40,13 @@ func (l *Limiter) decideLocally(ctx context.Context, q *request, n int) ([]sende
 	g := l.ledger
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := time.Now()
 	shares := make([]senderauth.Charge, len(q.charges))
-	entries := make([]*entry, len(q.charges)) // nil for a charge that no bucket decides
+	entries := make([]localEntry, len(q.charges)) // nil for Unlimited and Blocked
 	covered := true
 	for i, c := range q.charges {
 		shares[i] = senderauth.Charge{Name: c.Name, Limit: share(c.Limit, n), Cost: c.Cost}
 		if c.Limit != senderauth.Unlimited() && c.Limit != senderauth.Blocked() {
-			entries[i] = g.openLocked(q.sender, c.Name, c.Limit, now)
+			entries[i] = g.localLocked(q.sender, &c, n)
 			covered = covered && entries[i].covers(&shares[i])
 		}
 	}
@@ -69,17 +68,42 @@ func (l *Limiter) decideLocally(ctx context.Context, q *request, n int) ([]sende
 			continue
 		}
 		if admitted {
-			e.owed += float64(shares[i].Cost)
-			e.instances = n
+			e.admit(shares[i].Cost, n)
 		}
 		e.limitBalance(&balances[i], &shares[i], admitted)
 	}
 	return balances, nil
 }
 
-// share returns the limit of one of n instances. Its burst is at least 1.
+// A localEntry is what the ledger knows of a bucket or an allowance.
+type localEntry interface {
+	covers(share *senderauth.Charge) bool
+	admit(cost, n int)
+	limitBalance(b *senderauth.Balance, share *senderauth.Charge, admitted bool)
+}
+
+// localLocked returns the entry or the tally of a charge, as it is now.
+func (g *ledger) localLocked(sender string, c *senderauth.Charge, n int) localEntry {
+	now := time.Now()
+	if !isAllowance(c.Limit) {
+		return g.openLocked(sender, c.Name, c.Limit, now)
+	}
+	t := g.openTallyLocked(sender, c)
+	t.advance(c.Limit.Calendar.Period(now))
+	t.now, t.instances = now, n
+	return t
+}
+
+// share returns the limit of one of n instances. Its burst is at least 1. The shares of an
+// allowance are never more than the allowance together, so one of less than a request is none.
 func share(l senderauth.Limit, n int) senderauth.Limit {
 	if n == 1 || l == senderauth.Unlimited() || l == senderauth.Blocked() {
+		return l
+	}
+	if isAllowance(l) {
+		if l.Requests /= n; l.Requests == 0 {
+			return senderauth.Blocked()
+		}
 		return l
 	}
 	l.Burst = max(l.EffectiveBurst()/n, 1)

@@ -23,7 +23,11 @@ type ledger struct {
 // those that it has never asked Redis for.
 const maxAccounts = 1 << 16
 
-type account struct{ entries []*entry }
+// An account is what the ledger knows of one sender.
+type account struct {
+	entries []*entry
+	tallies []*tally
+}
 
 // An entry is about one bucket of a sender.
 type entry struct {
@@ -97,11 +101,7 @@ func (g *ledger) forget(sender string) {
 
 // openLocked returns the entry of a bucket as it is now. A new one is that of a full bucket.
 func (g *ledger) openLocked(sender, name string, l senderauth.Limit, now time.Time) *entry {
-	a, ok := g.senders.Get(sender)
-	if !ok {
-		a = &account{}
-		g.senders.Add(strings.Clone(sender), a)
-	}
+	a := g.openAccountLocked(sender)
 	e := a.entry(name)
 	if e == nil {
 		e = &entry{name: strings.Clone(name), limit: l, at: now, tokens: float64(l.EffectiveBurst()), instances: 1}
@@ -111,6 +111,15 @@ func (g *ledger) openLocked(sender, name string, l senderauth.Limit, now time.Ti
 	e.limit = l
 	e.tokens = min(e.tokens, float64(l.EffectiveBurst()))
 	return e
+}
+
+func (g *ledger) openAccountLocked(sender string) *account {
+	a, ok := g.senders.Get(sender)
+	if !ok {
+		a = &account{}
+		g.senders.Add(strings.Clone(sender), a)
+	}
+	return a
 }
 
 func (a *account) entry(name string) *entry {
@@ -145,6 +154,12 @@ func (e *entry) left(share senderauth.Limit) float64 {
 // share's burst is for the local bucket to refuse.
 func (e *entry) covers(share *senderauth.Charge) bool {
 	return share.Cost > share.Limit.EffectiveBurst() || e.left(share.Limit)+rounding >= float64(share.Cost)
+}
+
+// admit notes tokens that one of n instances has admitted without Redis.
+func (e *entry) admit(cost, n int) {
+	e.owed += float64(cost)
+	e.instances = n
 }
 
 // rounding is more than the errors of the ledger's floating-point numbers, in tokens.

@@ -8,7 +8,8 @@
 //
 // Each decision is one script call for all charges of a request. Over any T
 // seconds the whole fleet admits at most Burst + T x Requests/Per requests, by
-// the clock of Redis.
+// the clock of Redis. An allowance of a day or month is never exceeded, and the clock of
+// Redis says which one it is.
 //
 // While Redis is unreachable, each instance decides locally by its share of each
 // limit. It returns to Redis as soon as Redis answers again. A local bucket starts

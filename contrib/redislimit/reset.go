@@ -13,8 +13,9 @@ import (
 // holds the sender's buckets, whatever kind of client sends it.
 var scan = redis.NewScript(`return redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', 10000)`)
 
-// Reset fills all buckets of a sender, for support staff. It hands out a burst. It fills
-// the buckets of this instance's fallback even if Redis is unreachable.
+// Reset fills all buckets of a sender and grants its allowances anew, for support staff. It
+// hands out a burst. It does the same in this instance's fallback even if Redis is
+// unreachable.
 //
 // It scans all keys of Redis, or of the one master of a Cluster that holds the sender.
 // That takes about a second for a million keys. Other instances keep the tokens that
@@ -25,7 +26,7 @@ func (l *Limiter) Reset(ctx context.Context, senderID string) error {
 	if l.leases != nil {
 		l.leases.locked(l.leases.shard(senderID), func(t *leaseTable, _ time.Duration) { t.empty(senderID) })
 	}
-	prefix := l.key(senderID, "")
+	prefix := l.senderHead(senderID) // of allowances, too
 	for cursor := "0"; ; {
 		reply, err := scan.Run(ctx, l.client, []string{prefix}, cursor, glob.Replace(prefix)+"*").Slice()
 		if err != nil {

@@ -17,9 +17,12 @@ var (
 	takeLua string
 	//go:embed lease.lua
 	leaseLua string
+	//go:embed allowance.lua
+	allowanceLua string
 
 	takeScript  = newScript(takeLua)
 	leaseScript = newScript(leaseLua)
+	countScript = newScript(allowanceLua)
 )
 
 type script struct{ text, sha string }

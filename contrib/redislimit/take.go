@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/senderauth/senderauth"
 )
@@ -28,11 +29,6 @@ func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderaut
 		return nil, errClosed
 	default:
 	}
-	for i := range charges {
-		if charges[i].Limit.Calendar.Unit() != "" {
-			return nil, fmt.Errorf("redislimit: limit %q: an allowance needs a limiter in memory", charges[i].Name)
-		}
-	}
 	balances := make([]senderauth.Balance, len(charges))
 	if l.leases != nil && ctx.Err() == nil && l.spend(senderID, charges, balances) {
 		return balances, nil
@@ -41,20 +37,24 @@ func (l *Limiter) Take(ctx context.Context, senderID string, charges []senderaut
 	if !q.plan(&l.scales) {
 		return nil, l.mistakes(&q)
 	}
-	if len(q.asked) == 0 {
+	if len(q.asked)+len(q.allowances) == 0 {
 		return q.balances, nil
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("redislimit: %w", context.Cause(ctx))
 	}
-	decide := l.exact
+	exact := l.exact
+	if len(q.allowances) > 0 {
+		exact = l.counted
+	}
+	decide := exact
 	if l.leases != nil && q.leasable() {
 		decide = l.leased
 	}
 	err := decide(ctx, &q)
 	if errors.Is(err, errSuspended) {
 		q.again = true
-		err = l.exact(ctx, &q)
+		err = exact(ctx, &q)
 	}
 	if err != nil {
 		return l.fallBack(ctx, &q, err)
@@ -71,6 +71,9 @@ type request struct {
 	refused  bool           // refused whatever the buckets hold
 	again    bool           // Redis is asked again because this process was suspended
 	room     [2]bucketCharge
+
+	allowances []allowanceCharge // the charges that an allowance decides
+	clock      time.Time         // of Redis, if it differs from this instance's
 }
 
 // A bucketCharge is a charge that a bucket decides.
@@ -82,7 +85,7 @@ type bucketCharge struct {
 	owed    uint64 // parts that were admitted without Redis
 }
 
-// plan decides the charges that need no bucket. It reports false for a mistake
+// plan decides the charges that need neither a bucket nor an allowance. It reports false for a mistake
 // of the caller.
 func (q *request) plan(k *scales) bool {
 	q.asked = q.room[:0]
@@ -100,6 +103,14 @@ func (q *request) plan(k *scales) bool {
 				*balance = senderauth.Balance{Refused: true, RetryAfter: -1}
 				q.refused = true
 			}
+			continue
+		}
+		if isAllowance(c.Limit) {
+			if c.Limit.Validate() != nil {
+				return false
+			}
+			q.refused = q.refused || c.Cost > c.Limit.Requests
+			q.allowances = append(q.allowances, allowanceCharge{Charge: c, balance: balance})
 			continue
 		}
 		s := k.of(c.Limit)
@@ -120,10 +131,10 @@ func (q *request) costs() bool {
 	return slices.ContainsFunc(q.asked, func(c bucketCharge) bool { return c.Cost > 0 })
 }
 
-// leasable reports whether tokens of every bucket can be leased: charges are
-// taken together or not at all.
+// leasable reports whether tokens of every bucket can be leased, and there is no allowance:
+// charges are taken together or not at all.
 func (q *request) leasable() bool {
-	return !slices.ContainsFunc(q.asked, func(c bucketCharge) bool { return c.term == 0 })
+	return len(q.allowances) == 0 && !slices.ContainsFunc(q.asked, func(c bucketCharge) bool { return c.term == 0 })
 }
 
 // mistakes returns the error of the limiter in memory, which knows what is wrong
