@@ -15,8 +15,19 @@ import (
 // ParseLimit reads what [FormatLimit] writes: REQUESTS/PER, REQUESTS/PER:BURST,
 // "unlimited" or "blocked". PER is a duration such as 1m30s, or s, m, h or d
 // for one second, minute, hour or day.
+//
+// REQUESTS/day and REQUESTS/month are allowances ([senderauth.PerDay] and
+// [senderauth.PerMonth]) in UTC. With @ZONE they are those of a zone of the IANA
+// database, such as 10000/month@Europe/Berlin. If a machine lacks that database, its
+// program must import time/tzdata.
 func ParseLimit(s string) (senderauth.Limit, error) {
-	l, ok := parseLimit(s)
+	l, ok, err := parseAllowance(s)
+	if err != nil {
+		return senderauth.Limit{}, fmt.Errorf("sqlkeys: limit %q: %w: %w", s, ErrInvalid, err)
+	}
+	if !ok {
+		l, ok = parseLimit(s)
+	}
 	if !ok {
 		return senderauth.Limit{}, fmt.Errorf("sqlkeys: limit %q: %w: want REQUESTS/PER[:BURST], such as 200/1m:50, or unlimited, or blocked", s, ErrInvalid)
 	}
@@ -36,7 +47,7 @@ func outOfRange(l senderauth.Limit) string {
 	if l.Requests < 1 || l.Requests > maxStored {
 		wrong = append(wrong, fmt.Sprintf("REQUESTS is %d, not in 1..%d", l.Requests, maxStored))
 	}
-	if l.Per < time.Microsecond {
+	if l.Per < time.Microsecond && l.Calendar.Unit() == "" {
 		wrong = append(wrong, fmt.Sprintf("PER is %v, below a microsecond", l.Per))
 	}
 	if l.Burst < 0 || l.Burst > maxStored {
@@ -87,6 +98,9 @@ func FormatLimit(l senderauth.Limit) string {
 	case senderauth.Blocked():
 		return "blocked"
 	}
+	if l.Calendar.Unit() != "" {
+		return formatAllowance(l)
+	}
 	s := fmt.Sprintf("%d/%s", l.Requests, l.Per)
 	if l.Burst != 0 {
 		s += ":" + strconv.Itoa(l.Burst)
@@ -105,6 +119,11 @@ func checkLimits(limits map[string]senderauth.Limit) error {
 		}
 		if err := limits[name].Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("limit %q: %w", name, err))
+		}
+		if c := limits[name].Calendar; c.Unit() != "" {
+			if _, err := location(c.Location().String()); err != nil {
+				errs = append(errs, fmt.Errorf("limit %q: %w", name, err))
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -130,6 +149,10 @@ func decodeLimits(text string) (map[string]senderauth.Limit, error) {
 	limits := make(map[string]senderauth.Limit, len(texts))
 	for _, name := range slices.Sorted(maps.Keys(texts)) {
 		l, err := decodeLimit(texts[name])
+		if _, isAllowance, zoneErr := parseAllowance(texts[name]); isAllowance && zoneErr != nil {
+			errs = append(errs, fmt.Errorf("%w: %q is %q: %w", ErrUnreadable, name, texts[name], zoneErr))
+			continue
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%w: %q is %q, not a limit such as 200/1m:50", ErrUnreadable, name, texts[name]))
 			continue

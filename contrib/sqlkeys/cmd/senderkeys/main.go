@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"regexp"
 	"strings"
+	_ "time/tzdata" // the zones of allowances, on machines that have none
 
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )

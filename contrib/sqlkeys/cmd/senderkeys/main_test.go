@@ -170,6 +170,8 @@ func TestLifeOfAKey(t *testing.T) {
 		require.ErrorIs(t, s.validate(pair), senderauth.ErrInvalidSender)
 		require.Contains(t, s.ok("sender", "list"), sender+"  disabled  default=200/1m0s:50 users=blocked  ")
 		s.ok("sender", "enable", sender)
+		require.Empty(t, s.ok("sender", "limit", sender, "-limit", "messages=10000/month@Europe/Berlin", "-limit", "users=5/day@UTC"))
+		require.Contains(t, s.ok("sender", "list"), sender+"  active  messages=10000/month@Europe/Berlin users=5/day  ")
 		require.Empty(t, s.ok("sender", "limit", sender, "-limit", "default=2000/1m:500", "-limit", "messages=unlimited"))
 		require.Contains(t, s.ok("sender", "list"), sender+"  active  default=2000/1m0s:500 messages=unlimited  ")
 		require.Empty(t, s.ok("sender", "limit", sender))
@@ -189,7 +191,7 @@ func TestLifeOfAKey(t *testing.T) {
 		require.Equal(t, "[]\n", s.ok("usage", "-key", id, "-json"))
 		var audit []map[string]any
 		require.NoError(t, json.Unmarshal([]byte(s.ok("audit", "-json")), &audit))
-		require.Len(t, audit, 12)
+		require.Len(t, audit, 13)
 		all := s.ok("key", "list", "-json") + s.ok("audit") + s.ok("key", "show", id, "-json")
 		require.NotContains(t, all, secret[:8])
 	})
@@ -268,6 +270,7 @@ func TestWrongUse(t *testing.T) {
 			{"sender create -id me", 2, `sender "me": invalid: not a UUID of 36 characters, or the nil or max UUID`},
 			{"sender create -id " + sender, 4, `sender ` + sender + `: exists already`},
 			{"sender create -limit default", 2, `-limit "default": invalid: want NAME=VALUE, each name once`},
+			{"sender create -limit default=5/month@Mars/Olympus", 2, `limit "5/month@Mars/Olympus": invalid: unknown time zone "Mars/Olympus": is it in the IANA database, and does this machine have that?`},
 			{"sender create -limit default=many", 2, `limit "many": invalid: want REQUESTS/PER[:BURST], such as 200/1m:50, or unlimited, or blocked`},
 			{"sender create -limit a=1/s -limit a=2/s", 2, `-limit "a=2/s": invalid: want NAME=VALUE, each name once`},
 			{"key issue -sender " + nobody, 3, `sender ` + nobody + `: not found`},

@@ -10,7 +10,7 @@ import (
 	"github.com/senderauth/senderauth/contrib/sqlkeys"
 )
 
-const limitUsage = "`NAME=LIMIT`, where LIMIT is REQUESTS/PER[:BURST], unlimited or blocked; may be repeated"
+const limitUsage = "`NAME=LIMIT`, where LIMIT is REQUESTS/PER[:BURST], REQUESTS/day[@ZONE], REQUESTS/month[@ZONE], unlimited or blocked; may be repeated"
 
 func (a *app) sender() *cobra.Command {
 	sender := group("sender", "Create, edit, limit, disable, enable, list, show and delete senders")
