@@ -40,7 +40,7 @@ func TestImportedKeyWorks(t *testing.T) {
 		require.Len(t, keys, 1)
 		id := keys[0]["key_id"].(string)
 		require.Equal(t, map[string]any{"sender_id": importedSender, "key_id": id, "state": "active", "name": "web", "environment": "staging",
-			"format": "uuid", "created_at": keys[0]["created_at"], "expires_at": "2099-01-31T00:00:00Z", "last_used_at": nil}, keys[0])
+			"format": "uuid", "scopes": []any{"orders:read", "orders:write"}, "networks": nil, "created_at": keys[0]["created_at"], "expires_at": "2099-01-31T00:00:00Z", "last_used_at": nil}, keys[0])
 
 		s.ok("key", "revoke", id, "-yes")
 		for _, in := range []string{importedCSV, `{"sha256":"` + strings.ToUpper(digestOf(importedKey)) + `","sender":"` + strings.ToUpper(importedSender) + `"}`} {

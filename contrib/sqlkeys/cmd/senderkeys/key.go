@@ -17,8 +17,8 @@ var (
 )
 
 func (a *app) key() *cobra.Command {
-	key := group("key", "Issue, edit, rotate, identify, import, disable, enable, revoke, list and show keys")
-	key.AddCommand(a.keyIssue(), a.keyEdit(), a.keyRotate(), a.keyIdentify(), a.keyImport(), a.keyRevoke(), a.keyList(),
+	key := group("key", "Issue, edit, restrict, rotate, identify, import, disable, enable, revoke, list and show keys")
+	key.AddCommand(a.keyIssue(), a.keyEdit(), a.keyScope(), a.keyNetwork(), a.keyRotate(), a.keyIdentify(), a.keyImport(), a.keyRevoke(), a.keyList(),
 		a.one("show KEYID", "Show a key", a.showKey),
 		a.changeKey("disable KEYID", "Refuse a key until it is enabled again", func(ctx context.Context, s *sqlkeys.Store, id string) error {
 			return s.Disable(ctx, id)
@@ -45,6 +45,7 @@ func (a *app) keyIssue() *cobra.Command {
 	var n sqlkeys.NewKey
 	var env, format, expires, notBefore string
 	var metadata []string
+	var readRestrictions func() error
 	issue := &cobra.Command{
 		Use:   "issue",
 		Short: "Issue a key, and print it as lines of a .env file",
@@ -58,6 +59,9 @@ func (a *app) keyIssue() *cobra.Command {
 				return err
 			}
 			if n.Metadata, err = parsePairs("meta", metadata); err != nil {
+				return err
+			}
+			if err := readRestrictions(); err != nil {
 				return err
 			}
 			if err := a.checkFit(ctx, s, n.Format); err != nil {
@@ -74,6 +78,7 @@ func (a *app) keyIssue() *cobra.Command {
 	issue.Flags().StringVar(&expires, "expires", "", "`TIME` at which the key ends: 90d or 12h from now, a date (midnight UTC), or an RFC 3339 time (default never)")
 	issue.Flags().StringVar(&notBefore, "not-before", "", "`TIME` at which the key begins to work, written as for -expires (default now)")
 	issue.Flags().StringArrayVar(&metadata, "meta", nil, "`NAME=VALUE` to keep with the key; may be repeated")
+	readRestrictions = restrictionFlags(issue, &n)
 	a.newKeyFlags(issue, &format, "uuid")
 	return issue
 }
@@ -153,7 +158,7 @@ func (a *app) keyList() *cobra.Command {
 				return err
 			}
 			return printAll(a, orMissing(s.Keys(ctx, f), named(ctx, s, f.SenderID, "")), listing[sqlkeys.Key]{
-				header: []string{"KEY", "SENDER", "STATE", "NAME", "ENVIRONMENT", "CREATED", "EXPIRES", "LAST USED"},
+				header: []string{"KEY", "SENDER", "STATE", "NAME", "ENVIRONMENT", "CREATED", "EXPIRES", "LAST USED", "SCOPES", "NETWORKS"},
 				row:    keyRow,
 				json:   keyJSON,
 			})

@@ -140,13 +140,14 @@ func TestLifeOfAKey(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, map[string]any{
 			"sender_id": sender, "key_id": id, "state": "active", "name": "web", "environment": "staging", "format": "uuid",
+			"scopes": []any{"*"}, "networks": nil,
 			"created_at": listed[0]["created_at"], "expires_at": listed[0]["expires_at"], "last_used_at": nil,
 		}, listed[0])
 		expires, err := time.Parse(time.RFC3339, listed[0]["expires_at"].(string))
 		require.NoError(t, err)
 		require.WithinDuration(t, created.Add(90*24*time.Hour), expires, time.Minute)
 		table := strings.Split(s.ok("key", "list"), "\n")
-		require.Equal(t, "KEY SENDER STATE NAME ENVIRONMENT CREATED EXPIRES LAST USED", strings.Join(strings.Fields(table[0]), " "))
+		require.Equal(t, "KEY SENDER STATE NAME ENVIRONMENT CREATED EXPIRES LAST USED SCOPES NETWORKS", strings.Join(strings.Fields(table[0]), " "))
 		require.Equal(t, []string{id, sender, "active", "web", "staging"}, strings.Fields(table[1])[:5])
 		require.Contains(t, s.ok("key", "show", id), "state        active\n")
 

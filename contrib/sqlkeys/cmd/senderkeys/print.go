@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +25,8 @@ type jsonKey struct {
 	Name        string            `json:"name"`
 	Environment string            `json:"environment"`
 	Format      string            `json:"format"`
+	Scopes      []string          `json:"scopes"`   // null if unreadable
+	Networks    []netip.Prefix    `json:"networks"` // null if the key works from any address
 	CreatedAt   *time.Time        `json:"created_at"`
 	ExpiresAt   *time.Time        `json:"expires_at"`
 	LastUsedAt  *time.Time        `json:"last_used_at"`
@@ -59,6 +62,8 @@ func keyJSON(k sqlkeys.Key, unreadable error) any {
 		Name:        k.Name,
 		Environment: string(k.Environment),
 		Format:      string(k.Format),
+		Scopes:      k.Scopes,
+		Networks:    k.Networks,
 		CreatedAt:   instant(k.CreatedAt),
 		ExpiresAt:   instant(k.ExpiresAt),
 		LastUsedAt:  instant(k.LastUsedAt),
@@ -74,7 +79,7 @@ func keyJSON(k sqlkeys.Key, unreadable error) any {
 
 func keyRow(k sqlkeys.Key) []string {
 	return []string{k.ID, k.SenderID, string(k.State), k.Name, string(k.Environment),
-		when(k.CreatedAt), when(k.Ends()), when(k.LastUsedAt)}
+		when(k.CreatedAt), when(k.Ends()), when(k.LastUsedAt), scopesText(k.Scopes), networksText(k.Networks)}
 }
 
 func senderState(s sqlkeys.Sender) string {
@@ -136,7 +141,7 @@ func (a *app) printKey(k sqlkeys.Key, unreadable error) error {
 	}
 	return a.printFields([][2]string{
 		{"key", k.ID}, {"sender", k.SenderID}, {"state", string(k.State)}, {"name", k.Name},
-		{"environment", string(k.Environment)}, {"format", string(k.Format)}, {"created", when(k.CreatedAt)},
+		{"environment", string(k.Environment)}, {"format", string(k.Format)}, {"scopes", scopesText(k.Scopes)}, {"networks", networksText(k.Networks)}, {"created", when(k.CreatedAt)},
 		{"not before", when(k.NotBefore)}, {"expires", when(k.ExpiresAt)}, {"last used", when(k.LastUsedAt)},
 		{"grace until", when(k.GraceUntil)}, {"replaced by", k.ReplacedBy}, {"disabled", when(k.DisabledAt)},
 		{"revoked", when(k.RevokedAt)}, {"metadata", pairsText(k.Metadata)},

@@ -139,7 +139,7 @@ func operate(s shell, tried map[string]bool) error {
 		"sender create -id SENDER", "sender limit SENDER -limit default=9/1m", "sender disable SENDER", "sender enable SENDER",
 		"sender edit SENDER -name Acme", "sender show SENDER", "sender list",
 		"key issue -sender SENDER -json", "key list", "key list -sender SENDER -expiring 14d", "key show KEYID", "key disable KEYID",
-		"key enable KEYID", "key edit KEYID -name web", "key rotate KEYID", "key revoke KEYID -yes",
+		"key enable KEYID", "key edit KEYID -name web", "key scope KEYID orders:read", "key network KEYID -any", "key rotate KEYID", "key revoke KEYID -yes",
 		"usage", "usage -sender SENDER", "usage -key KEYID", "audit", "audit -sender SENDER", "audit -key KEYID",
 		"prune -audit-older-than 400d -usage-older-than 90d", "sender delete SENDER -yes",
 	} {
