@@ -29,3 +29,20 @@ func BenchmarkKeysPage1000(b *testing.B) {
 		b.SetBytes(int64(w.Body.Len()))
 	}
 }
+
+// The million keys take about two minutes to make.
+func BenchmarkOperatorsListOfAMillionKeys(b *testing.B) {
+	s := newSite(b, keydesk.Config{})
+	for range 200 {
+		x, err := s.CreateSender(b.Context(), sqlkeys.NewSender{})
+		require.NoError(b, err)
+		_, err = s.db.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+			INSERT INTO sqlkeys_keys (id, sender_id, digest, format, name, environment, created_at)
+			SELECT 'key_' || lower(hex(randomblob(8))), ?, randomblob(32), 'uuid', 'worker ' || i, 'production', ? + i FROM n`,
+			x.ID, time.Now().UnixMilli())
+		require.NoError(b, err)
+	}
+	for b.Loop() {
+		require.Equal(b, 200, s.get(b, operator, "/").StatusCode)
+	}
+}
