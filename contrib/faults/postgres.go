@@ -109,7 +109,8 @@ func feedIsKilled(e *env) {
 			told, back := forgets(fleet), purges(fleet)+int64(len(fleet))
 			began := time.Now()
 			var n int
-			err := p.db.QueryRow(`SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'`).Scan(&n)
+			// The last query of a feed is its first one, or the ping that follows every 5 seconds.
+			err := p.db.QueryRow(`SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query = '-- ping'`).Scan(&n)
 			killed += n
 			err = errors.Join(err, p.admin.Revoke(e, k.Key.ID))
 			g.committed = time.Now()
