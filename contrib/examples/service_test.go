@@ -148,9 +148,14 @@ func TestServiceIsNotReadyWithoutItsDatabase(t *testing.T) {
 	server := pgtest.New(t)
 	db := server.URL(t)
 	p := startService(t, db, pepper)
-	id, key, _ := issue(t, db)
+	id, key, keyID := issue(t, db)
 	contacts := request{target: contactsTarget, header: as(id, key)}
 	eventually(t, "the key is known", func() bool { return p.do(t, contacts).StatusCode == http.StatusOK })
+	// A change that arrives says that the feed has begun: it purges the cache when it does.
+	senderkeys(t, db, nil, "key", "disable", keyID)
+	eventually(t, "the key is refused", func() bool { return p.do(t, contacts).StatusCode == http.StatusUnauthorized })
+	senderkeys(t, db, nil, "key", "enable", keyID)
+	eventually(t, "the key is known again", func() bool { return p.do(t, contacts).StatusCode == http.StatusOK })
 	require.NoError(t, server.Kill())
 	p.awaitLog(t, "sqlkeys: the feed of changes is lost")
 	eventually(t, "the service is not ready", func() bool {
