@@ -50,6 +50,7 @@ const importBatch = 1000
 type importRun struct {
 	*app
 	store    *sqlkeys.Store
+	progress *progress
 	dryRun   bool
 	keys     []sqlkeys.ImportKey
 	lines    []int // of keys
@@ -59,11 +60,12 @@ type importRun struct {
 }
 
 func (a *app) importAll(ctx context.Context, s *sqlkeys.Store, dryRun bool) error {
-	run := &importRun{app: a, store: s, dryRun: dryRun}
 	records, err := readRecords(a.in)
 	if err != nil {
 		return err
 	}
+	run := &importRun{app: a, store: s, progress: a.progress("Importing", "keys"), dryRun: dryRun}
+	defer run.progress.end()
 	for r, err := range records {
 		var k sqlkeys.ImportKey
 		if err == nil {
@@ -88,7 +90,7 @@ func (a *app) importAll(ctx context.Context, s *sqlkeys.Store, dryRun bool) erro
 // report says what is wrong with a line.
 func (r *importRun) report(line int, err error) {
 	r.wrong++
-	fmt.Fprintf(r.err, "senderkeys: line %d: %s\n", line, forPeople.Replace(err.Error()))
+	fmt.Fprintf(r.progress, "senderkeys: line %d: %s\n", line, forPeople.Replace(err.Error()))
 }
 
 func (r *importRun) flush(ctx context.Context) error {
@@ -106,11 +108,13 @@ func (r *importRun) flush(ctx context.Context) error {
 			r.existed++
 		}
 	}
+	r.progress.add(len(r.keys))
 	r.keys, r.lines = r.keys[:0], r.lines[:0]
 	return nil
 }
 
 func (r *importRun) end() error {
+	r.progress.end()
 	var err error
 	if r.json {
 		err = r.printJSON(struct {

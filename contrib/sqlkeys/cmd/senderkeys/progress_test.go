@@ -81,7 +81,10 @@ func held(t *testing.T, command string) (source string, release func()) {
 	lock, err := db.Begin()
 	require.NoError(t, err)
 	t.Cleanup(func() { lock.Rollback() })
-	reads := map[string]string{"migrate": "sqlkeys_schema", "key list": "sqlkeys_last_used"}
+	reads := map[string]string{
+		"migrate": "sqlkeys_schema", "key list": "sqlkeys_last_used",
+		"key import": "sqlkeys_audit", "prune -usage-older-than 90d": "sqlkeys_usage",
+	}
 	_, err = lock.Exec(`LOCK TABLE ` + reads[command] + ` IN ACCESS EXCLUSIVE MODE`)
 	require.NoError(t, err)
 	return source, func() { require.NoError(t, lock.Commit()) }
@@ -89,7 +92,10 @@ func held(t *testing.T, command string) (source string, release func()) {
 
 // A person looks at the terminal that a command has as its standard error.
 func TestProgressOnATerminal(t *testing.T) {
-	for command, want := range map[string]string{"migrate": "Migrating: 1s", "key list": "Reading: 0 rows, 1s"} {
+	for command, want := range map[string]string{
+		"migrate": "Migrating: 1s", "key list": "Reading: 0 rows, 1s",
+		"key import": "Importing: 0 keys, 1s", "prune -usage-older-than 90d": "Pruning: 1s",
+	} {
 		t.Run(command, func(t *testing.T) {
 			source, release := held(t, command)
 			cmd := process(t, source, strings.Fields(command)...)
@@ -98,6 +104,7 @@ func TestProgressOnATerminal(t *testing.T) {
 			require.NoError(t, err)
 			defer screen.Close()
 			var out bytes.Buffer
+			cmd.Stdin = strings.NewReader("sha256,sender\n" + strings.Repeat("0", 64) + ",7a1de7b4-3a0e-4d6e-9c2b-0f7f5a1c0a11\n")
 			cmd.Stdout, cmd.Stderr = &out, terminal
 			require.NoError(t, cmd.Start())
 			require.NoError(t, terminal.Close())

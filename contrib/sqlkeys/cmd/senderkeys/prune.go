@@ -31,7 +31,10 @@ func (a *app) prune() *cobra.Command {
 					return err
 				}
 			}
+			p := a.progress("Pruning", "")
+			defer p.end()
 			done, err := s.Prune(ctx, r)
+			p.end()
 			return errors.Join(err, a.printPruned(done, r.DryRun))
 		}),
 	}
