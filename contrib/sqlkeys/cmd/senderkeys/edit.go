@@ -25,7 +25,7 @@ func (a *app) keyEdit() *cobra.Command {
 		}
 		return s.EditKey(ctx, id, e)
 	})
-	edit.Flags().StringVar(&name, "name", "", "new name of the key, for people")
+	edit.Flags().StringVar(&name, "name", "", "new `NAME` of the key, for people")
 	edit.Flags().StringVar(&expires, "expires", "", "`TIME` at which the key ends, written as for issue, or never")
 	metadataFlags(edit, &set, &unset)
 	return edit
@@ -42,7 +42,7 @@ func (a *app) senderEdit() *cobra.Command {
 		}
 		return s.EditSender(ctx, id, e)
 	})
-	edit.Flags().StringVar(&name, "name", "", "new name of the sender, for people")
+	edit.Flags().StringVar(&name, "name", "", "new `NAME` of the sender, for people")
 	metadataFlags(edit, &set, &unset)
 	return edit
 }

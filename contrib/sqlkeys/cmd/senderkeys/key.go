@@ -119,7 +119,7 @@ func (a *app) newKeyFlags(cmd *cobra.Command, format *string, standard string) {
 	cmd.Flags().StringVar(format, "format", "", "`FORMAT` of the key: "+strings.Join(formats, " or ")+" (default "+standard+")")
 	complete(cmd, "format", formats)
 	cmd.Flags().StringVar(&a.prefix, "prefix", "", "`PREFIX` of a prefixed key (default sender)")
-	cmd.Flags().BoolVar(&a.force, "force", false, "even if the peppers or the prefix fit no other key, so that a service may refuse this one")
+	cmd.Flags().BoolVar(&a.force, "force", false, "issue the key even if no other key fits the peppers or the prefix: a service with different ones would refuse it")
 	cmd.Flags().StringVar(&a.outPath, "out", "", "new `FILE` for the sender and the key, which only you can read (default standard output)")
 }
 
