@@ -24,6 +24,7 @@ core.register_action("forwardauth", {"http-req"}, function(txn)
 		["x-forwarded-method"] = {txn.f:method()},
 		["x-forwarded-uri"] = {txn.f:pathq()},
 		["x-forwarded-proto"] = {txn.f:ssl_fc() == 1 and "https" or "http"},
+		["x-forwarded-for"] = {txn.f:src()},
 	}
 	for _, name in ipairs({"x-sender-id", "x-api-key"}) do
 		if headers[name] then

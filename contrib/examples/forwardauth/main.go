@@ -3,10 +3,11 @@
 // nginx, forwardAuth of Traefik, and any proxy that asks with a request of its own. The
 // files beside it configure nginx and HAProxy.
 //
-// The proxy sends the client's x-sender-id and x-api-key, and in X-Forwarded-Method,
-// X-Forwarded-Uri and X-Forwarded-Proto what the client asked for. It must overwrite these
-// three. The answer is 204 with the sender's ID in X-Auth-Sender, or the refusal: as a
-// response, and for proxies that drop its body, as JSON in X-Auth-Problem.
+// The proxy sends the client's x-sender-id and x-api-key, in X-Forwarded-Method,
+// X-Forwarded-Uri and X-Forwarded-Proto what the client asked for, and in X-Forwarded-For the
+// client's address. It must overwrite these four. The answer is 204 with the sender's ID in
+// X-Auth-Sender, or the refusal: as a response, and for proxies that drop its body, as JSON
+// in X-Auth-Problem.
 package main
 
 import (
@@ -47,7 +48,7 @@ func main() {
 func run(args []string) error {
 	flags := flag.NewFlagSet("forwardauth", flag.ExitOnError)
 	addr := flags.String("addr", "127.0.0.1:8090", "loopback or private address, and port, to listen on")
-	proxy := flags.String("proxy", "127.0.0.1/32", "addresses of the proxy, whose X-Forwarded-Proto is believed")
+	proxy := flags.String("proxy", "127.0.0.1/32", "addresses of the proxy, whose X-Forwarded-Proto and X-Forwarded-For are believed")
 	flags.Parse(args)
 	prefix, err := netip.ParsePrefix(*proxy)
 	if err != nil {

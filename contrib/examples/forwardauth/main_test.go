@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -154,6 +156,34 @@ func TestProxyAsksForwardauth(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// A key that is good in some networks only is not helped by a client that claims an address.
+func TestProxyTellsTheAddressOfTheClient(t *testing.T) {
+	const client = "127.0.0.2" // not an address of a proxy
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(client)}}
+	transport := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	t.Cleanup(transport.CloseIdleConnections)
+	for _, program := range []string{"nginx", "haproxy"} {
+		for network, want := range map[string]int{client + "/32": 200, "192.0.2.0/24": 401} {
+			t.Run(program+" "+network, func(t *testing.T) {
+				keys := senderauth.ValidatorFunc(func(context.Context, senderauth.Credentials) (senderauth.Sender, error) {
+					return senderauth.Sender{ID: sender, Networks: []netip.Prefix{netip.MustParsePrefix(network)}}, nil
+				})
+				h, err := newHandler(keys, netip.MustParsePrefix("127.0.0.1/32"), slog.New(slog.DiscardHandler))
+				require.NoError(t, err)
+				p, u := startProxy(t, program, proxytest.Serve(t, h))
+				for _, claim := range [][]string{nil, {"X-Forwarded-For", "192.0.2.7"}, {"X-Forwarded-For", "192.0.2.7, 127.0.0.1"}} {
+					r := proxytest.Request(t, "GET", p.HTTPS+"/", "", append(good[:4:4], claim...)...)
+					res, err := transport.RoundTrip(r)
+					require.NoError(t, err)
+					require.NoError(t, res.Body.Close())
+					require.Equal(t, want, res.StatusCode, claim)
+					require.Equal(t, want == 200, len(u.requests()) == 1, claim)
+				}
+			})
+		}
 	}
 }
 
