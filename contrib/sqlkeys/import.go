@@ -43,8 +43,11 @@ type ImportResult struct {
 // are not those that another call makes.
 //
 // The digests have no pepper, so Import returns [ErrInvalid] if [Config.Peppers] is set
-// without an empty pepper. A service that accepts keys of another form than this store
-// issues needs [Config.AcceptKey].
+// without an empty pepper. Import does not see that a key is stored with a pepper already. The
+// key then stays that of the older row, and is refused as soon as one of the rows is.
+//
+// A service that accepts keys of another form than this store issues needs
+// [Config.AcceptKey].
 func (s *Store) Import(ctx context.Context, keys []ImportKey, dryRun bool) ([]ImportResult, error) {
 	if !s.acceptsPlain() {
 		return nil, fmt.Errorf("sqlkeys: Config.Peppers: %w: imported keys have no pepper: add an empty one", ErrInvalid)

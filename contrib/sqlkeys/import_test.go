@@ -48,3 +48,31 @@ func TestImportedKeyHasItsScopes(t *testing.T) {
 		require.Equal(t, key.Scopes, k.Scopes)
 	})
 }
+
+// An import knows only the digest without a pepper, so it cannot see that the key is there with
+// one.
+func TestImportMovesNoKeyThatIsStoredWithAPepper(t *testing.T) {
+	onBoth(t, func(t *testing.T, source string) {
+		s := open(t, source, sqlkeys.Config{Peppers: [][]byte{[]byte("0123456789abcdef"), nil}})
+		first, other := s.sender(t), s.sender(t)
+		for range 12 { // the order of the two digests is by chance
+			k := s.issue(t, sqlkeys.NewKey{SenderID: first, Scopes: []string{"orders:read"}})
+			nextMillisecond()
+			results, err := s.Import(t.Context(), []sqlkeys.ImportKey{{SHA256: sha256.Sum256([]byte(k.Credentials.APIKey)), SenderID: other}}, false)
+			require.NoError(t, err)
+			require.True(t, results[0].Created)
+
+			x, err := s.Validate(t.Context(), senderauth.Credentials{APIKey: k.Credentials.APIKey})
+			require.NoError(t, err)
+			require.Equal(t, first, x.ID)
+			require.Equal(t, k.Key.ID, x.KeyID)
+			require.Equal(t, k.Key.Scopes, x.Scopes)
+			found, err := s.Identify(t.Context(), k.Credentials.APIKey)
+			require.NoError(t, err)
+			require.Equal(t, k.Key.ID, found.ID)
+			require.NoError(t, s.Revoke(t.Context(), results[0].KeyID))
+			_, err = s.Validate(t.Context(), k.Credentials)
+			require.ErrorIs(t, err, senderauth.ErrInvalidKey, "either refuses the key")
+		}
+	})
+}

@@ -71,12 +71,13 @@ func lookupQuery(n int) string {
 }
 
 // byDigest selects the row of a key by one of n digests. If the key was stored twice, with
-// different peppers, it selects the row that is refused.
+// different peppers, it selects the row that is refused. If neither is, it selects the older
+// one, so that an import does not move a key to another sender.
 func byDigest(n int) string {
 	if n == 1 {
 		return `k.digest = $1`
 	}
-	return `k.digest IN (` + placeholders(1, n) + `) ORDER BY ` + worksSQL + ` LIMIT 1`
+	return `k.digest IN (` + placeholders(1, n) + `) ORDER BY ` + worksSQL + `, k.created_at, k.id LIMIT 1`
 }
 
 // placeholders returns n placeholders, separated by commas.
