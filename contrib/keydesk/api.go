@@ -97,8 +97,8 @@ func readJSON(r *http.Request, into any) error {
 	}
 	decoder := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxForm))
 	decoder.DisallowUnknownFields()
-	err := decoder.Decode(into)
-	if err == nil {
+	err := decoder.Decode(&into) // null makes into nil
+	if err == nil && into != nil {
 		if _, err = decoder.Token(); err == io.EOF {
 			return nil
 		}
@@ -121,8 +121,20 @@ type newKeyBody struct {
 	Environment *string    `json:"environment"`
 	Format      *string    `json:"format"`
 	ExpiresAt   *time.Time `json:"expires_at"`
-	Scopes      *[]string  `json:"scopes"`
+	Scopes      scopesBody `json:"scopes"`
 	Networks    []string   `json:"networks"`
+}
+
+// A scopesBody tells null, as which some clients write an empty list, from a member that
+// is left out, which means everything.
+type scopesBody struct {
+	named  bool
+	scopes []string // nil after null
+}
+
+func (b *scopesBody) UnmarshalJSON(text []byte) error {
+	*b = scopesBody{named: true}
+	return json.Unmarshal(text, &b.scopes)
 }
 
 // form returns the body as the page would have sent it.
@@ -137,8 +149,11 @@ func (b newKeyBody) form(token string) *form {
 	if b.Format != nil {
 		f.values.Set("format", *b.Format)
 	}
-	if b.Scopes != nil {
-		f.setList("scopes", *b.Scopes)
+	switch {
+	case b.Scopes.scopes != nil:
+		f.setList("scopes", b.Scopes.scopes)
+	case b.Scopes.named:
+		f.values.Del("scopes")
 	}
 	f.setList("networks", b.Networks)
 	return f
