@@ -113,7 +113,7 @@ func (d *desk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	protect(w.Header())
 	inside, ok := strings.CutPrefix(r.URL.Path, d.prefix)
 	switch {
-	case !ok || !isClean(inside):
+	case !ok || !isClean(inside) || hidesSlash(r.URL):
 		http.NotFound(w, r)
 	case inside == "":
 		// The page itself ends in a slash, which relative links need.
@@ -144,6 +144,12 @@ func isClean(inside string) bool {
 		return true
 	}
 	return inside[0] == '/' && path.Clean(inside) == inside
+}
+
+// hidesSlash reports whether a path has a slash that a browser does not take for one, so
+// that relative links on the page would lead out of the desk.
+func hidesSlash(u *url.URL) bool {
+	return strings.Contains(strings.ToUpper(u.RawPath), "%2F")
 }
 
 // lastSegment returns the last segment of the path that the client asked for, as a

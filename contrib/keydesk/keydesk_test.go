@@ -74,6 +74,20 @@ func TestPageWorksWhereverItIsMounted(t *testing.T) {
 	}
 }
 
+// The links on the page would lead out of the desk, and its forms and its script with them.
+func TestPathWithAHiddenSlashIsNoPage(t *testing.T) {
+	const prefix = "/settings/api-keys"
+	s := newSite(t, keydesk.Config{})
+	id := s.issue(t, sqlkeys.NewKey{SenderID: senderA}).Key.ID
+	s.handler = http.StripPrefix(prefix, s.handler)
+	s.get(t, senderA, prefix+"/keys/"+id+"/revoke").want(t, 200)
+	for _, path := range []string{"/keys%2F" + id + "/revoke", "/keys/" + id + "%2frevoke", "%2Fgenerate", "/%2F"} {
+		got := s.get(t, senderA, prefix+path)
+		require.Equal(t, 404, got.StatusCode, path)
+		require.Equal(t, "404 page not found\n", got.body)
+	}
+}
+
 // behindProxy returns a proxy that people reach under a path that the handler does
 // not see.
 func behindProxy(t *testing.T, path string, h http.Handler) http.Handler {
