@@ -52,6 +52,7 @@ type importRun struct {
 	store    *sqlkeys.Store
 	progress *progress
 	dryRun   bool
+	earlier  *rehearsal // of a dry run
 	keys     []sqlkeys.ImportKey
 	lines    []int // of keys
 	imported int
@@ -64,7 +65,7 @@ func (a *app) importAll(ctx context.Context, s *sqlkeys.Store, dryRun bool) erro
 	if err != nil {
 		return err
 	}
-	run := &importRun{app: a, store: s, progress: a.progress("Importing", "keys"), dryRun: dryRun}
+	run := &importRun{app: a, store: s, progress: a.progress("Importing", "keys"), dryRun: dryRun, earlier: newRehearsal()}
 	defer run.progress.end()
 	for r, err := range records {
 		var k sqlkeys.ImportKey
@@ -99,6 +100,9 @@ func (r *importRun) flush(ctx context.Context) error {
 		return err
 	}
 	for i, result := range results {
+		if r.dryRun {
+			result = r.earlier.result(r.keys[i], result)
+		}
 		switch {
 		case result.Err != nil:
 			r.report(r.lines[i], result.Err)

@@ -121,3 +121,32 @@ func TestImportOfManyKeys(t *testing.T) {
 		require.Equal(t, result{0, "imported: 0\nexist already: 2500\nwrong: 0\n", ""}, s.with(in.String(), "key", "import"))
 	})
 }
+
+func TestDryRunOfAnImportKnowsItsEarlierTransactions(t *testing.T) {
+	onBoth(t, func(s shell) {
+		t := s.t
+		s.ok("migrate")
+		const other = "7a1de7b4-3a0e-4d6e-9c2b-000000000002"
+		var in strings.Builder
+		in.WriteString("sender,sha256,key_id\n")
+		line := func(sender, key, id string) { in.WriteString(sender + "," + digestOf(key) + "," + id + "\n") }
+		line(importedSender, "1", "")
+		line(importedSender, "2", "key_aaaaaaaaaaaaaaaa")
+		for range 998 { // the first transaction
+			line(importedSender, uuid.NewString(), "")
+		}
+		line(strings.ToUpper(importedSender), "1", "")
+		line(other, "1", "")
+		line(other, "3", "key_aaaaaaaaaaaaaaaa")
+		for _, verb := range []string{"would be imported", "imported"} {
+			args := []string{"key", "import", "-dry-run"}
+			if verb == "imported" {
+				args = args[:2]
+			}
+			require.Equal(t, result{2, verb + ": 1000\nexist already: 1\nwrong: 2\n", `senderkeys: line 1003: import: the key belongs to another sender: exists already
+senderkeys: line 1004: key key_aaaaaaaaaaaaaaaa: exists already
+senderkeys: lines that are invalid: 2
+`}, s.with(in.String(), args...))
+		}
+	})
+}
