@@ -127,6 +127,8 @@ func TestAPIExplainsWrongFieldsAndChangesNothing(t *testing.T) {
 		{operator, "GET", "/usage", ``, 400, `Name a sender`},
 		{operator, "GET", "/keys?after=nonsense", ``, 404, `There is no such page of the list.`},
 		{senderA, "PATCH", "/keys", ``, 405, `does not take that kind of request`},
+		{senderA, "POST", "/usage", `{}`, 405, `does not take that kind of request`},
+		{senderA, "POST", "/nothing", `{}`, 404, `There is no such page or key.`},
 		{senderA, "GET", "/nothing", ``, 404, `There is no such page or key.`},
 	} {
 		got := s.call(t, c.as, c.method, c.path, c.body)

@@ -117,7 +117,7 @@ func (d *desk) answer(v visit, x route) (answer, error) {
 	case d.readOnly && x.changes:
 		return answer{}, &refusal{status: http.StatusForbidden, title: "Read only", text: "Keys cannot be changed here."}
 	}
-	if v.Method == http.MethodPost && !x.json {
+	if x.method == http.MethodPost && !x.json {
 		if err := parseForm(v.Request); err != nil {
 			return answer{}, err
 		}
