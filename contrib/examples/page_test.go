@@ -64,6 +64,22 @@ func TestLinkOpensTheKeysPageInOneBrowser(t *testing.T) {
 	require.Equal(t, 401, p.do(t, request{target: "GET /settings/api-keysandmore"}).StatusCode, "the guard is in front of everything else")
 }
 
+func TestTwoKeysPagesStayOpenInOneBrowser(t *testing.T) {
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	browser := &http.Client{Jar: jar}
+	var links []string
+	for range 2 {
+		links = append(links, start(t, "quickstart", nil, "-db", databases["sqlite"](t)).link(t))
+	}
+	for _, link := range append(links, links...) {
+		res, err := browser.Get(link)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		require.Equal(t, 200, res.StatusCode, link)
+	}
+}
+
 // idOf returns the sender that the program printed.
 func idOf(t *testing.T, p *process) string {
 	id, _, _ := printed(t, p)

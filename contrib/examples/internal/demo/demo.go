@@ -137,7 +137,7 @@ func (p program) run() (err error) {
 	api := p.routes(guard)
 	hello := greeting{Writer: os.Stdout, addr: listener.Addr(), db: set.db}
 	if p.page {
-		page, err := newKeysPage(keys.store, limiter, log, api)
+		page, err := newKeysPage(keys.store, limiter, log, listener.Addr(), api)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -25,15 +26,21 @@ type keysPage struct {
 	rest http.Handler // for everything else
 	link string
 
+	// cookie has the port in its name: a browser sends the cookies of a host to all ports.
+	cookie string
+
 	mu      sync.Mutex
 	used    bool // whether the link was opened
 	session string
 }
 
-// newKeysPage puts the page beside the API.
-func newKeysPage(store *sqlkeys.Store, limiter senderauth.Limiter, log *slog.Logger, api http.Handler) (*keysPage, error) {
-	p := &keysPage{rest: api, link: rand.Text(), session: rand.Text()}
-	var err error
+// newKeysPage puts the page beside the API of the program that listens on addr.
+func newKeysPage(store *sqlkeys.Store, limiter senderauth.Limiter, log *slog.Logger, addr net.Addr, api http.Handler) (*keysPage, error) {
+	_, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return nil, err
+	}
+	p := &keysPage{rest: api, link: rand.Text(), cookie: "keys_page_" + port, session: rand.Text()}
 	p.desk, err = keydesk.New(store, keydesk.Config{
 		Prefix:    pagePath,
 		Authorize: p.authorize,
@@ -62,15 +69,13 @@ func isLocal(remoteAddr string) bool {
 	return err == nil && peer.Addr().Unmap().IsLoopback()
 }
 
-const cookieName = "keys_page"
-
 // open exchanges the link for a cookie, and goes to the address without the link.
 func (p *keysPage) open(w http.ResponseWriter, r *http.Request, link string) {
 	if !p.take(link) && !p.isOpen(r) {
 		closed{}.ServeHTTP(w, r)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: p.session, Path: pagePath, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	http.SetCookie(w, &http.Cookie{Name: p.cookie, Value: p.session, Path: pagePath, HttpOnly: true, SameSite: http.SameSiteLaxMode})
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Location", "./")
 	w.WriteHeader(http.StatusSeeOther)
@@ -89,7 +94,7 @@ func (p *keysPage) take(link string) bool {
 
 // isOpen reports whether the browser has opened the link.
 func (p *keysPage) isOpen(r *http.Request) bool {
-	c, err := r.Cookie(cookieName)
+	c, err := r.Cookie(p.cookie)
 	return err == nil && subtle.ConstantTimeCompare([]byte(c.Value), []byte(p.session)) == 1
 }
 
