@@ -2,10 +2,12 @@ package examples_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/senderauth/senderauth"
 	"github.com/stretchr/testify/require"
 )
 
@@ -305,8 +308,8 @@ func TestPrintedCommandWorks(t *testing.T) {
 	}
 }
 
-// The three responses in the README come from the quickstart, apart from the
-// credentials and values that depend on the time.
+// The responses in the README come from the quickstart and from the guard of the orders,
+// apart from the credentials and values that depend on the time.
 func TestAnswersOfTheReadme(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)
@@ -318,9 +321,9 @@ func TestAnswersOfTheReadme(t *testing.T) {
 
 	p := start(t, "quickstart", nil, "-db", filepath.Join(t.TempDir(), "keys.db"))
 	id, key, _ := printed(t, p)
-	raw := func(r request) string {
+	raw := func(addr string, r request) string {
 		method, path, _ := strings.Cut(r.target, " ")
-		conn, err := net.Dial("tcp", p.addr)
+		conn, err := net.Dial("tcp", addr)
 		require.NoError(t, err)
 		defer conn.Close()
 		fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: api\r\nContent-Length: %d\r\n", method, path, len(r.body))
@@ -335,12 +338,25 @@ func TestAnswersOfTheReadme(t *testing.T) {
 		require.NoError(t, err)
 		return varying.ReplaceAllString(strings.TrimSpace(strings.ReplaceAll(answer.String(), "\r", "")), "*")
 	}
-	got := []string{raw(request{contactsTarget, as(id, key), ""}), raw(request{target: contactsTarget})}
+	got := []string{raw(p.addr, request{contactsTarget, as(id, key), ""}), raw(p.addr, request{target: contactsTarget})}
 	limited := ""
 	for !strings.HasPrefix(limited, "HTTP/1.1 429 ") {
-		limited = raw(request{"POST /v1/users", as(id, key), `{"email":"ada@example.com"}`})
+		limited = raw(p.addr, request{"POST /v1/users", as(id, key), `{"email":"ada@example.com"}`})
 	}
-	require.Equal(t, want, append(got, limited))
+	orders := httptest.NewServer(ordersOfTheReadme(t))
+	defer orders.Close()
+	outOfScope := raw(orders.Listener.Addr().String(), request{target: "POST /v1/orders", header: as(sender, otherKey)})
+	require.Equal(t, want, append(got, limited, outOfScope))
+}
+
+// ordersOfTheReadme lets a key read orders, and no more.
+func ordersOfTheReadme(t *testing.T) http.Handler {
+	t.Helper()
+	guard, err := senderauth.New(senderauth.ValidatorFunc(func(_ context.Context, c senderauth.Credentials) (senderauth.Sender, error) {
+		return senderauth.Sender{ID: c.SenderID, Scopes: []string{"orders:read"}}, nil
+	}), senderauth.Config{Limits: map[string]senderauth.Limit{"default": senderauth.PerMinute(60)}})
+	require.NoError(t, err)
+	return guard.Requiring("orders:read", "orders:write").Wrap(http.NotFoundHandler())
 }
 
 // printed returns the credentials that the program printed, and the words of its
