@@ -22,7 +22,7 @@ core.register_action("forwardauth", {"http-req"}, function(txn)
 	local headers = txn.http:req_get_headers()
 	local ask = {
 		["x-forwarded-method"] = {txn.f:method()},
-		["x-forwarded-uri"] = {txn.f:pathq()},
+		["x-forwarded-uri"] = {txn.sf:pathq()}, -- empty for OPTIONS * and CONNECT
 		["x-forwarded-proto"] = {txn.f:ssl_fc() == 1 and "https" or "http"},
 		["x-forwarded-for"] = {txn.f:src()},
 	}

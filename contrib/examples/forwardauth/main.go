@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/senderauth/senderauth"
@@ -118,24 +119,30 @@ func newHandler(keys senderauth.Validator, proxy netip.Prefix, log *slog.Logger)
 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r, err := original(r)
-		if err != nil {
+		switch {
+		case errors.Is(err, errTarget): // of the client's making, and it may hold a secret: not logged
+			serveProblem(w, r, &senderauth.Problem{Status: 400, Title: "Bad Request", Detail: "The target of the request is malformed."}, senderauth.Refused)
+		case err != nil:
 			log.Error("the proxy is not configured for forwardauth", "error", err)
 			serveProblem(w, r, &senderauth.Problem{Status: 500, Title: "Internal Server Error", Detail: "An internal error occurred."}, senderauth.Failed)
-			return
+		default:
+			check.ServeHTTP(w, r)
 		}
-		check.ServeHTTP(w, r)
 	}), nil
 }
 
-// original returns the request that the proxy asks about. It has no body.
+var errTarget = errors.New("X-Forwarded-Uri is not the target of a request")
+
+// original returns the request that the proxy asks about. It has no body. A target with a
+// fragment is malformed: nginx forwards it, and an upstream may find another route by it.
 func original(r *http.Request) (*http.Request, error) {
 	method, uri := r.Header["X-Forwarded-Method"], r.Header["X-Forwarded-Uri"]
 	if len(method) != 1 || len(uri) != 1 {
 		return r, errors.New("it must send X-Forwarded-Method and X-Forwarded-Uri, once each")
 	}
 	u, err := url.ParseRequestURI(uri[0])
-	if err != nil {
-		return r, errors.New("X-Forwarded-Uri is not the target of a request") // may hold a secret
+	if err != nil || strings.Contains(uri[0], "#") {
+		return r, errTarget
 	}
 	o := r.WithContext(r.Context())
 	o.Method, o.URL, o.RequestURI = method[0], u, uri[0]
