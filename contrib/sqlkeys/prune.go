@@ -28,9 +28,9 @@ const pruneBatch = 1000
 // for 5 seconds.
 const pruneTries = 20
 
-// Prune deletes old rows for good. It is safe while services use the store: it deletes at
-// most 1,000 rows in a transaction, and rests after each for as long as that took. If it
-// fails, or ctx ends, what it has deleted so far comes with the error.
+// Prune deletes old rows for good, the oldest first. It is safe while services use the store:
+// it deletes at most 1,000 rows in a transaction, and rests after each for as long as that
+// took. If it fails, or ctx ends, what it has deleted so far comes with the error.
 func (s *Store) Prune(ctx context.Context, r Retention) (Pruned, error) {
 	now := time.Now()
 	for name, before := range map[string]time.Time{"AuditBefore": r.AuditBefore, "UsageBefore": r.UsageBefore} {
@@ -40,12 +40,12 @@ func (s *Store) Prune(ctx context.Context, r Retention) (Pruned, error) {
 	}
 	var done Pruned
 	for _, p := range []struct {
-		before             time.Time
-		table, id, matches string
-		count              *int64
+		before                    time.Time
+		table, id, matches, order string
+		count                     *int64
 	}{
-		{r.AuditBefore, `sqlkeys_audit`, `id`, `at < $1`, &done.Audit},
-		{r.UsageBefore.Add(-time.Hour), `sqlkeys_usage`, `key_id, hour, outcome`, `hour <= $1`, &done.Usage},
+		{r.AuditBefore, `sqlkeys_audit`, `id`, `at < $1`, `at`, &done.Audit},
+		{r.UsageBefore.Add(-time.Hour), `sqlkeys_usage`, `key_id, hour, outcome`, `hour <= $1`, `hour`, &done.Usage},
 	} {
 		if p.before.Before(time.Unix(0, 0)) { // none is given
 			continue
@@ -58,7 +58,7 @@ func (s *Store) Prune(ctx context.Context, r Retention) (Pruned, error) {
 			}
 			continue
 		}
-		query := fmt.Sprintf(`DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s LIMIT %d)`, p.table, p.id, p.id, old, pruneBatch)
+		query := fmt.Sprintf(`DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s ORDER BY %s LIMIT %d)`, p.table, p.id, p.id, old, p.order, pruneBatch)
 		if err := s.deleteAll(ctx, query, at, p.count); err != nil {
 			return done, err
 		}

@@ -2,6 +2,7 @@ package sqlkeys_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -123,5 +124,28 @@ func TestInterruptedPruneSaysWhatItHasDeleted(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 		audit, _ := s.rows(t)
 		require.EqualValues(t, 3000-got.Audit, audit)
+	})
+}
+
+// What stays has no holes: a sum over a period is right or misses the days before some instant.
+func TestInterruptedPruneHasDeletedTheOldest(t *testing.T) {
+	onBothStores(t, func(t *testing.T, s fixture) {
+		aged(t, s, 1000, 50, 100)
+		border := time.Now().Add(-75 * time.Hour)
+		for table, column := range map[string]string{"sqlkeys_audit": "at", "sqlkeys_usage": "hour"} {
+			refuse := fmt.Sprintf(`CREATE FUNCTION refuse_%[1]s() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'interrupted'; END $$;
+				CREATE TRIGGER refuse BEFORE DELETE ON %[1]s FOR EACH ROW WHEN (OLD.%[2]s > to_timestamp(%[3]d)) EXECUTE FUNCTION refuse_%[1]s()`, table, column, border.Unix())
+			if s.sqlite() {
+				refuse = fmt.Sprintf(`CREATE TRIGGER refuse_%[1]s BEFORE DELETE ON %[1]s WHEN OLD.%[2]s > %[3]d BEGIN SELECT RAISE(ABORT, 'interrupted'); END`, table, column, border.UnixMilli())
+			}
+			_, err := s.db.Exec(refuse)
+			require.NoError(t, err)
+		}
+		got, err := s.Prune(t.Context(), sqlkeys.Retention{AuditBefore: time.Now()})
+		require.ErrorContains(t, err, "interrupted")
+		require.Equal(t, sqlkeys.Pruned{Audit: 1000}, got)
+		got, err = s.Prune(t.Context(), sqlkeys.Retention{UsageBefore: time.Now()})
+		require.ErrorContains(t, err, "interrupted")
+		require.Equal(t, sqlkeys.Pruned{Usage: 1000}, got)
 	})
 }
