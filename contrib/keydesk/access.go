@@ -78,9 +78,11 @@ func (d *desk) setAccess(v visit) (answer, error) {
 	return answer{location: "keys/" + k.ID + "?done=edited"}, nil
 }
 
-// accessText identifies what a form showed.
+// accessText identifies what a form showed. Browsers change line breaks, which a key that
+// was not named here may have in its name.
 func accessText(k sqlkeys.Key) string {
-	return strings.Join(k.Scopes, " ") + " from " + networksText(k.Networks) + " as " + k.Name
+	name := strings.NewReplacer("\r", `\r`, "\n", `\n`).Replace(k.Name)
+	return strings.Join(k.Scopes, " ") + " from " + networksText(k.Networks) + " as " + name
 }
 
 func networksText(networks []netip.Prefix) string {

@@ -1,8 +1,11 @@
 package keydesk_test
 
 import (
+	"html"
 	"net/netip"
 	"net/url"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -59,4 +62,17 @@ func TestAccessOfAKeyIsChangedUnlessSomebodyElseHasChangedIt(t *testing.T) {
 	for _, r := range []reply{s.get(t, senderA, page+"/access"), s.post(t, senderA, page+"/access", form)} {
 		r.want(t, 409, "The key was revoked")
 	}
+}
+
+func TestAccessOfAKeyWithALineBreakInItsNameIsChanged(t *testing.T) {
+	s := newSite(t, keydesk.Config{})
+	issued := s.issue(t, sqlkeys.NewKey{SenderID: senderA, Name: "web\nof\racme"})
+	page := "/keys/" + issued.Key.ID + "/access"
+	m := regexp.MustCompile(`name="before" value="([^"]*)"`).FindStringSubmatch(s.get(t, senderA, page).body)
+	require.NotNil(t, m)
+	before := strings.NewReplacer("\r", "\r\n", "\n", "\r\n").Replace(html.UnescapeString(m[1])) // as a browser does
+	s.post(t, senderA, page, url.Values{"scopes": {"orders:read"}, "networks": {""}, "before": {before}, "name": {"web"}}).want(t, 303)
+	sender, err := s.Validate(t.Context(), issued.Credentials)
+	require.NoError(t, err)
+	require.Equal(t, []string{"orders:read"}, sender.Scopes)
 }
