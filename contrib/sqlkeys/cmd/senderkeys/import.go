@@ -30,10 +30,9 @@ func (a *app) keyImport() *cobra.Command {
 Give CSV with a header, or a JSON object on each line. The fields are sha256 (in
 hexadecimal; that of a UUID in lower case), sender, name, expires (a date or an
 RFC 3339 time; empty means never), environment, key_id and scopes (separated by
-spaces; empty means all). Only sha256 and sender
-are required. A sender that is missing is created. A key that the sender has
-already is left as it is, so an import may be repeated. A line that is wrong is
-reported and left out.`,
+spaces; empty means all). Only sha256 and sender are required. A sender that is
+missing is created. A key that the sender has already is left as it is, so an
+import may be repeated. A line that is wrong is reported and left out.`,
 		Args: cobra.NoArgs,
 		RunE: a.do(func(ctx context.Context, s *sqlkeys.Store, _ []string) error {
 			return a.importAll(ctx, s, dryRun)
@@ -211,12 +210,18 @@ func jsonRecords(in *bufio.Reader) iter.Seq2[record, error] {
 			}
 			r := record{line: n}
 			var err error
-			if json.Unmarshal(text, &r.fields) != nil {
+			var values map[string]*string
+			if json.Unmarshal(text, &values) != nil {
 				err = fmt.Errorf("%w: not a JSON object of strings", sqlkeys.ErrInvalid)
-			} else {
-				for name := range r.fields {
-					err = errors.Join(err, checkFields([]string{name}))
+			}
+			r.fields = make(map[string]string, len(values))
+			for name, value := range values {
+				err = errors.Join(err, checkFields([]string{name}))
+				if value == nil { // no scopes, perhaps, and not all of them
+					err = errors.Join(err, fmt.Errorf("%w: not a JSON object of strings: one is null", sqlkeys.ErrInvalid))
+					continue
 				}
+				r.fields[name] = *value
 			}
 			if !yield(r, err) {
 				return

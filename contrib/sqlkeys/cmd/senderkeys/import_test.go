@@ -90,11 +90,13 @@ senderkeys: lines that are invalid: 10
 		require.NotContains(t, r.out+r.err, secret[:8])
 		require.Len(t, s.states(), 2)
 
-		in = `{"sha256":"` + d("a") + `","sender":"` + importedSender + `"}` + "\n\nnonsense\n" + `{"sha256":"` + d("b") + `","sender":"` + importedSender + `","note":"x"}` + "\n" + `{"sha256":1}`
-		require.Equal(t, result{2, "imported: 1\nexist already: 0\nwrong: 3\n", `senderkeys: line 3: invalid: not a JSON object of strings
+		in = `{"sha256":"` + d("a") + `","sender":"` + importedSender + `"}` + "\n\nnonsense\n" + `{"sha256":"` + d("b") + `","sender":"` + importedSender + `","note":"x"}` + "\n" + `{"sha256":1}` + "\n" +
+			`{"sha256":"` + d("c") + `","sender":"` + importedSender + `","scopes":null}`
+		require.Equal(t, result{2, "imported: 1\nexist already: 0\nwrong: 4\n", `senderkeys: line 3: invalid: not a JSON object of strings
 senderkeys: line 4: field 1: invalid: not one of sha256, sender, name, expires, environment, key_id, scopes
 senderkeys: line 5: invalid: not a JSON object of strings
-senderkeys: lines that are invalid: 3
+senderkeys: line 6: invalid: not a JSON object of strings: one is null
+senderkeys: lines that are invalid: 4
 `}, s.with(in, "key", "import"))
 		for in, want := range map[string]string{
 			"":                  "standard input: invalid: want CSV with a header, or JSON lines",

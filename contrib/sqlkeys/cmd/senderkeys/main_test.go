@@ -175,7 +175,7 @@ func TestLifeOfAKey(t *testing.T) {
 		require.Contains(t, s.ok("sender", "list"), sender+"  active  messages=10000/month@Europe/Berlin users=5/day  ")
 		require.Empty(t, s.ok("sender", "limit", sender, "-limit", "default=2000/1m:500", "-limit", "messages=unlimited"))
 		require.Contains(t, s.ok("sender", "list"), sender+"  active  default=2000/1m0s:500 messages=unlimited  ")
-		require.Empty(t, s.ok("sender", "limit", sender))
+		require.Empty(t, s.ok("sender", "limit", sender, "-none"))
 		require.Contains(t, s.ok("sender", "list"), sender+"  active  -  ")
 
 		question := `Revoke ` + id + ` "web" of sender ` + sender + ` for good? [y/N] `
@@ -263,6 +263,8 @@ func TestWrongUse(t *testing.T) {
 			{"key list -bogus", 2, `unknown flag: --bogus`},
 			{"key issue", 2, `required flag(s) "sender" not set`},
 			{"key show", 2, `senderkeys key show takes one KEYID, not 0 arguments`},
+			{"sender limit " + sender, 2, `sender limit: invalid: give each limit with -limit, or -none`},
+			{"sender limit " + sender + " -none -limit default=5/1m", 2, `sender limit: invalid: give each limit with -limit, or -none`},
 			{"sender limit a b", 2, `senderkeys sender limit takes one SENDER, not 2 arguments`},
 			{"key show key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},
 			{"key revoke -yes key_aaaaaaaaaaaaaaaa", 3, `key key_aaaaaaaaaaaaaaaa: not found`},

@@ -72,7 +72,11 @@ func (a *app) senderCreate() *cobra.Command {
 
 func (a *app) senderLimit() *cobra.Command {
 	var plan []string
-	limit := a.changeSender("limit SENDER", "Replace the limits of a sender, or remove them if there is no -limit", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+	var none bool
+	limit := a.changeSender("limit SENDER", "Replace all limits of a sender, or remove them", func(ctx context.Context, s *sqlkeys.Store, id string) error {
+		if none == (len(plan) > 0) {
+			return fmt.Errorf("sender limit: %w: give each limit with -limit, or -none", sqlkeys.ErrInvalid)
+		}
 		limits, err := parseLimits(plan)
 		if err != nil {
 			return err
@@ -80,6 +84,7 @@ func (a *app) senderLimit() *cobra.Command {
 		return s.SetLimits(ctx, id, limits)
 	})
 	limit.Flags().StringArrayVar(&plan, "limit", nil, limitUsage)
+	limit.Flags().BoolVar(&none, "none", false, "remove the limits: those of the service apply")
 	return limit
 }
 
