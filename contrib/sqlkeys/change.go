@@ -15,7 +15,8 @@ func WithActor(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, actorKey{}, name)
 }
 
-// change runs f in a transaction that commits only if f succeeds.
+// change runs f in a transaction that commits only if f succeeds. It may run f again after a
+// rollback.
 func (s *Store) change(ctx context.Context, f func(*tx) error) error {
 	return s.engine.transact(ctx, func(q querier) error {
 		return f(&tx{querier: q, store: s, ctx: ctx})

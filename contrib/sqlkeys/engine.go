@@ -26,7 +26,8 @@ type engine interface {
 	classify(err error) failure
 
 	// transact runs f in a transaction, and rolls back if f fails. Once f has
-	// locked a row it sees what earlier holders of the lock committed.
+	// locked a row it sees what earlier holders of the lock committed. It may run f
+	// again after a rollback.
 	transact(ctx context.Context, f func(querier) error) error
 	// insert adds rows within the transaction of q.
 	insert(ctx context.Context, q querier, b bulk) error

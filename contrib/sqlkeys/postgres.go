@@ -95,10 +95,27 @@ func (p *postgres) classify(err error) failure {
 	return failureOther
 }
 
-// transact asks for READ COMMITTED, because the default of the database may be
+// deadlockTries is how often a transaction may meet a deadlock. Each takes about a second.
+const deadlockTries = 5
+
+// transact repeats a transaction that the server has rolled back because of a deadlock. A
+// rotation and the deletion of the sender cause one, because they take their locks in
+// opposite orders.
+func (p *postgres) transact(ctx context.Context, f func(querier) error) (err error) {
+	for range deadlockTries {
+		err = p.transactOnce(ctx, f)
+		var refused *pgconn.PgError
+		if !errors.As(err, &refused) || refused.Code != "40P01" || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// transactOnce asks for READ COMMITTED, because the default of the database may be
 // stricter: in the stricter levels a statement does not see what the holder of
 // a lock committed while it waited.
-func (p *postgres) transact(ctx context.Context, f func(querier) error) error {
+func (p *postgres) transactOnce(ctx context.Context, f func(querier) error) error {
 	t, err := p.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return fmt.Errorf("sqlkeys: begin: %w", err)
