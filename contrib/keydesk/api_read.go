@@ -217,6 +217,7 @@ func (d *desk) apiAudit(v visit) (answer, error) {
 
 type senderBody struct {
 	ID         string            `json:"id"`
+	Name       string            `json:"name"`
 	Limits     map[string]string `json:"limits"` // such as 200/1m0s:50
 	Metadata   map[string]string `json:"metadata"`
 	CreatedAt  time.Time         `json:"created_at"`
@@ -228,7 +229,7 @@ func apiSenderOf(x sqlkeys.Sender) senderBody {
 	for name, l := range x.Limits {
 		limits[name] = sqlkeys.FormatLimit(l)
 	}
-	return senderBody{x.ID, limits, dict(x.Metadata), x.CreatedAt, orNull(x.DisabledAt)}
+	return senderBody{x.ID, x.Name, limits, dict(x.Metadata), x.CreatedAt, orNull(x.DisabledAt)}
 }
 
 func (d *desk) apiSenders(v visit) (answer, error) {
@@ -250,6 +251,7 @@ func (d *desk) apiSender(v visit) (answer, error) {
 func (d *desk) apiCreateSender(v visit) (answer, error) {
 	var b struct {
 		ID       string            `json:"id"`
+		Name     string            `json:"name"`
 		Limits   map[string]string `json:"limits"`
 		Metadata map[string]string `json:"metadata"`
 	}
@@ -259,10 +261,10 @@ func (d *desk) apiCreateSender(v visit) (answer, error) {
 	if b.ID == "" {
 		b.ID = newUUID()
 	}
-	f := newForm(url.Values{"id": {b.ID}})
+	f := newForm(url.Values{"id": {b.ID}, "name": {b.Name}})
 	f.setPairs("limits", b.Limits)
 	f.setPairs("metadata", b.Metadata)
-	n := sqlkeys.NewSender{ID: f.senderID("id"), Limits: f.plan("limits"), Metadata: f.metadata("metadata")}
+	n := sqlkeys.NewSender{ID: f.senderID("id"), Name: f.name("name"), Limits: f.plan("limits"), Metadata: f.metadata("metadata")}
 	if err := f.wrong(nil); err != nil {
 		return answer{}, err
 	}

@@ -60,7 +60,7 @@ func showNewSender(f *form) answer {
 // no second sender.
 func (d *desk) createSender(v visit) (answer, error) {
 	f := newForm(v.PostForm)
-	n := sqlkeys.NewSender{ID: f.senderID("id"), Limits: f.plan("limits"), Metadata: f.metadata("metadata")}
+	n := sqlkeys.NewSender{ID: f.senderID("id"), Name: f.name("name"), Limits: f.plan("limits"), Metadata: f.metadata("metadata")}
 	if f.Failed() {
 		return showNewSender(f), nil
 	}
