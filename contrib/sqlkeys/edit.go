@@ -167,6 +167,9 @@ func (e *edit) metadata(set map[string]string, unset []string) error {
 		m = make(map[string]string)
 	}
 	for _, name := range unset {
+		if !isText(name) { // the audit could not name it
+			return fmt.Errorf("%w: metadata %q is not UTF-8 text", ErrInvalid, name)
+		}
 		delete(m, name)
 	}
 	maps.Copy(m, set)
