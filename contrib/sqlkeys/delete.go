@@ -12,6 +12,9 @@ import (
 // The keys are refused as soon as the caches learn of it, like revoked ones. But the
 // database then knows nothing of the keys, so [Store.Adopt] would create the sender and
 // its key anew.
+//
+// A [Recorder] may still write what it counted before. No list shows that usage, and
+// [Store.Prune] deletes it. A new key with the ID of a deleted one would get it.
 func (s *Store) DeleteSender(ctx context.Context, id string) error {
 	return s.changeSender(ctx, id, func(t *tx, _ time.Time, l lockedSender) error {
 		entry := AuditEntry{Action: "sender.delete", SenderID: l.id}
