@@ -21,11 +21,13 @@ import (
 func TestProgressRewritesOneLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var screen bytes.Buffer
+		p := newProgress(&screen, true, "Deleting", "rows")
 		printed := func() string {
+			p.mu.Lock()
+			defer p.mu.Unlock()
 			defer screen.Reset()
 			return screen.String()
 		}
-		p := newProgress(&screen, true, "Deleting", "rows")
 		time.Sleep(progressDelay - time.Nanosecond)
 		synctest.Wait()
 		require.Empty(t, printed(), "a fast command shows nothing")
