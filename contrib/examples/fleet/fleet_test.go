@@ -117,6 +117,7 @@ func TestBrokenPromisesAreReported(t *testing.T) {
 	err := summarize(s, s.instances, burst+10*perMinute/60+1, 10*time.Second, 0)
 	require.EqualError(t, err, "instance 1 gave 5 wrong answers, the first: 429 for a sender below its limit\n"+
 		"the sender above its limit got 84 requests, more than 83")
+	require.Contains(t, out.String(), "2 requests admitted, 1 refused, 5 wrong answers\n")
 	require.NoError(t, summarize(s, nil, burst+10*perMinute/60, 10*time.Second, 0))
 	require.NoError(t, summarize(s, nil, 3*burst, time.Second, 1), "an outage of Redis gives away two bursts")
 }

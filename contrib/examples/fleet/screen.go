@@ -94,16 +94,16 @@ func (s *screen) table() {
 
 // summarize compares what the clients saw with what the instances promise.
 func summarize(s *screen, instances []*instance, greedy int64, took time.Duration, restarts int) error {
-	var admitted, refused int
+	var admitted, refused, wrong int
 	var errs []error
 	for _, i := range instances {
-		a, r, wrong := i.seen.counts()
-		admitted, refused = admitted+a, refused+r
-		if len(wrong) > 0 {
-			errs = append(errs, fmt.Errorf("%s gave %d wrong answers, the first: %s", i.name, len(wrong), wrong[0]))
+		a, r, w := i.seen.counts()
+		admitted, refused, wrong = admitted+a, refused+r, wrong+len(w)
+		if len(w) > 0 {
+			errs = append(errs, fmt.Errorf("%s gave %d wrong answers, the first: %s", i.name, len(w), w[0]))
 		}
 	}
-	s.say("%d requests admitted, %d refused, %d wrong answers", admitted, refused, len(errs))
+	s.say("%d requests admitted, %d refused, %d wrong answers", admitted, refused, wrong)
 	// A Redis that comes back empty, and the change to it and back, each give away at
 	// most one burst.
 	most := burst + int64(took.Seconds()*perMinute/60) + 2*burst*int64(restarts)
