@@ -90,7 +90,7 @@ func (b *tab) load(status int64, steps ...chromedp.Action[chromedp.Void]) {
 	b.scheme("light")
 }
 
-// click clicks a link or a button with that text, and waits for the page behind it.
+// click clicks a link or a button with that text, and waits for the page that it leads to.
 func (b *tab) click(status int64, text string) {
 	b.t.Helper()
 	b.load(status, chromedp.Click(`//main//*[self::a or self::button][normalize-space()="`+text+`"]`))

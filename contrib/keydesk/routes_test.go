@@ -23,8 +23,8 @@ func hostile(more url.Values) url.Values {
 	return form
 }
 
-// tenantRoutes says what a tenant gets who asks each route for what belongs to
-// another one. A new route needs an entry.
+// tenantRoutes holds, for each route, the answer to a tenant that asks for what belongs
+// to another tenant. A new route needs an entry.
 var tenantRoutes = map[string]struct {
 	status int
 	form   url.Values

@@ -108,7 +108,7 @@ func TestRestoredBackupIsTheStoreAtThatTime(t *testing.T) {
 	}
 }
 
-// Without the peppers a backup is of no use, and CheckPeppers says so.
+// A backup is useless without the peppers. CheckPeppers reports that they are missing.
 func TestBackupNeedsItsPeppers(t *testing.T) {
 	b := sqliteBackup(t)
 	s := open(t, b.source, sqlkeys.Config{Peppers: [][]byte{[]byte("0123456789abcdef")}})

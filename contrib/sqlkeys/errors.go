@@ -63,8 +63,8 @@ func (e *RefusedError) Error() string {
 // Unwrap returns the error that the client learns.
 func (e *RefusedError) Unwrap() error { return e.err }
 
-// inRow joins the errors of the parts of a row, and says whose they are. A part without an
-// error is nil.
+// inRow joins the errors of the parts of a row, and names the row and the part in each.
+// errs[i] belongs to parts[i] and is nil if that part can be read.
 func inRow(row string, errs []error, parts ...string) error {
 	for i, err := range errs {
 		if err != nil {

@@ -80,8 +80,8 @@ func run(args []string) error {
 	return server.ListenAndServe()
 }
 
-// internal refuses an address that clients could reach. One who asks directly spends the
-// quota of a sender, and learns which keys are valid, past the proxy.
+// internal refuses an address that clients could reach. A client that asked forwardauth
+// directly could test keys and spend a sender's quota without passing the proxy.
 func internal(addr string) error {
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
